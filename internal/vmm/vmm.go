@@ -25,7 +25,7 @@ import (
 type Config struct {
 	// ID is the sandbox id. It names every host object of the machine.
 	ID string
-	// VCPUs is the number of virtual CPUs, 1 to 32.
+	// VCPUs is the number of virtual CPUs, 1 to MaxVCPUs.
 	VCPUs int
 	// MemoryMiB is the guest's memory in MiB, at least MinMemoryMiB.
 	MemoryMiB int
@@ -44,9 +44,6 @@ type Config struct {
 	// Console, when true, connects the guest's serial port to the console log.
 	Console bool
 }
-
-// MinMemoryMiB is the least memory that a guest boots with.
-const MinMemoryMiB = 128
 
 // Drive is a block device of the guest.
 type Drive struct {
@@ -91,9 +88,10 @@ type Limits struct {
 // at most one at a time for one id.
 type Driver interface {
 	// Start boots a machine and returns when its virtual CPUs run. When it fails it has removed what it made.
-	// Errors: ErrInvalid for a Config it refuses before making anything, ErrAlreadyExists when the id has host objects,
-	// ErrUnavailable when the VMM did not come up or died, with the VMM's own words and the request that caused them.
-	// The machine's process is not a child that dies with the caller.
+	// Errors: ErrInvalid for a Config it refuses before making anything, ErrNotFound when one of its files is not there,
+	// ErrAlreadyExists when the id has host objects, ErrFailedPrecondition when the VMM or the host refuses a part of it,
+	// ErrUnavailable when the VMM did not come up or died. What the VMM refused comes with its own words and the request that
+	// it was. The machine's process is not a child that dies with the caller.
 	Start(ctx context.Context, cfg Config) (Machine, error)
 	// Recover returns the running machine that a handle tells of. ErrNotFound when it is gone or when the process is not
 	// the one that the handle names: pid, start time and boot id must all match.
@@ -122,7 +120,8 @@ type Machine interface {
 	ConsoleTail(limit int) (vmmLog, console string)
 	// Timings are the steps of the start, in order. Nil on a recovered machine.
 	Timings() []Step
-	// Close stops watching the machine. It does not end it.
+	// Close gives up what the watching costs. It does not end the machine. Of a machine closed before its end, Done may stay
+	// open for ever.
 	Close() error
 }
 
@@ -166,3 +165,25 @@ const (
 	ExitError   ExitReason = "error"   // the VMM gave up: see Detail and its log
 	ExitUnknown ExitReason = "unknown" // a recovered machine whose exit status nobody collected
 )
+
+// Inspector is what a driver can also be that confines its machines: it tells how, as the kernel says and not as it was
+// asked for. It is found by type assertion.
+type Inspector interface {
+	// Inspect returns the confinement of a running machine. ErrNotFound when the id has none.
+	Inspect(ctx context.Context, id string) (Confinement, error)
+}
+
+// Confinement is what holds a machine's process. Where its threads differ, it is that of the least confined one.
+type Confinement struct {
+	PID      int      `json:"pid"`
+	UID      int      `json:"uid"`          // real, effective, saved and file system id; -1 when they differ
+	GID      int      `json:"gid"`          // the same of the groups
+	Groups   []int    `json:"groups"`       // supplementary groups
+	Seccomp  int      `json:"seccomp"`      // 0 none, 1 strict, 2 filter
+	Caps     uint64   `json:"capabilities"` // effective, permitted, inheritable and ambient, together
+	NewPrivs bool     `json:"new_privs"`    // a program it executes could gain privileges
+	Root     string   `json:"root"`         // the host's path of its root folder
+	CGroup   string   `json:"cgroup"`       // path in the unified hierarchy
+	NSPids   []int    `json:"ns_pids"`      // its pid in each nested pid namespace, the host's first
+	Shared   []string `json:"shared"`       // kinds of namespaces that it shares with the caller: "mnt", "net", "pid", …
+}

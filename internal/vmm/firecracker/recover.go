@@ -1,0 +1,80 @@
+package firecracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/id"
+	"wrenn.dev/wrenn/internal/vmm"
+	"wrenn.dev/wrenn/internal/vmm/firecracker/jail"
+	"wrenn.dev/wrenn/internal/vmm/firecracker/proc"
+)
+
+// Recover returns the running machine of a handle. Beside pid, start time and boot id, the process must be in the id's
+// cgroup, which no process that happens to have the pid is.
+func (d *Driver) Recover(_ context.Context, h vmm.Handle) (vmm.Machine, error) {
+	if h.Version != vmm.HandleVersion {
+		return nil, fmt.Errorf("handle of version %d, want %d: %w", h.Version, vmm.HandleVersion, errs.ErrInvalid)
+	}
+	if _, err := id.Parse(h.ID); err != nil {
+		return nil, err
+	}
+	boot, err := proc.BootID()
+	if err != nil {
+		return nil, err
+	}
+	if boot != h.BootID {
+		return nil, fmt.Errorf("machine %s ran before the host was started: %w", h.ID, errs.ErrNotFound)
+	}
+	j, err := d.jails.Open(h.ID)
+	if err != nil {
+		return nil, err
+	}
+	m, err := d.rejoin(j, h)
+	if err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	return m, nil
+}
+
+// rejoin finds the process and begins to watch it. The pidfd is opened first, so what is checked after it is checked of the
+// process that it names, or of none.
+func (d *Driver) rejoin(j *jail.Jail, h vmm.Handle) (*machine, error) {
+	p, err := proc.Open(h.PID)
+	if err != nil {
+		return nil, err
+	}
+	g := d.groups.Get(h.ID)
+	if err := matches(p, g, h); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	logs, err := openSinks(j, true)
+	if errors.Is(err, errs.ErrNotFound) { // it has no console
+		logs, err = openSinks(j, false)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	m := newMachine(d, j, g, &child{process: p}, logs)
+	m.handle = h
+	return m, nil
+}
+
+// matches says whether the process is the one of the handle.
+func matches(p *proc.Process, g group, h vmm.Handle) error {
+	began, err := proc.StartTime(h.PID)
+	if err != nil {
+		return err
+	}
+	members, err := g.Members()
+	if err != nil {
+		return err
+	}
+	if began != h.StartTime || !slices.Contains(members, h.PID) || p.Ended() {
+		return fmt.Errorf("process %d is not machine %s: %w", h.PID, h.ID, errs.ErrNotFound)
+	}
+	return nil
+}

@@ -1,0 +1,237 @@
+package vmmtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/id"
+	"wrenn.dev/wrenn/internal/vmm"
+)
+
+// Host is a host in memory: what outlives a driver. Its drivers see each other's machines as those of several processes on
+// one host do.
+type Host struct {
+	mu       sync.Mutex
+	boot     string
+	machines map[string]*fakeProcess
+	lastPID  int
+}
+
+// NewHost returns a host without machines.
+func NewHost() *Host {
+	return &Host{boot: id.New(), machines: map[string]*fakeProcess{}, lastPID: 1000}
+}
+
+// fakeProcess is a machine as the host has it.
+type fakeProcess struct {
+	handle   vmm.Handle
+	cfg      vmm.Config
+	metadata map[string]any
+	done     chan struct{}
+	exit     vmm.Exit
+}
+
+// Fake is a vmm.Driver in memory. Its hooks make failures on demand; each may be nil. Set them before the driver is used.
+type Fake struct {
+	Host *Host
+	// OnStart is called before a start makes anything. Its error is the start's.
+	OnStart func(ctx context.Context, cfg vmm.Config) error
+	// OnStarted is called with each machine that runs. Its error fails the start, which then removes the machine.
+	OnStarted func(ctx context.Context, m vmm.Machine) error
+	// OnPatch is called before metadata is changed, OnRemove before anything is removed. Their errors are the call's.
+	OnPatch  func(ctx context.Context, machine string, doc map[string]any) error
+	OnRemove func(ctx context.Context, machine string) error
+}
+
+// Start makes a running machine.
+func (f *Fake) Start(ctx context.Context, cfg vmm.Config) (vmm.Machine, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	if f.OnStart != nil {
+		if err := f.OnStart(ctx, cfg); err != nil {
+			return nil, err
+		}
+	}
+	if err := filesThere(cfg); err != nil {
+		return nil, err
+	}
+	p, err := f.Host.add(cfg)
+	if err != nil {
+		return nil, err
+	}
+	m := &fakeMachine{f: f, p: p, timings: []vmm.Step{{Name: "vmm.fake", Took: time.Millisecond}}}
+	if f.OnStarted != nil {
+		if err := f.OnStarted(ctx, m); err != nil {
+			return nil, errors.Join(err, f.Remove(context.WithoutCancel(ctx), cfg.ID))
+		}
+	}
+	return m, nil
+}
+
+// filesThere refuses a configuration whose files are missing.
+func filesThere(cfg vmm.Config) error {
+	paths := []string{cfg.Kernel, cfg.Initramfs}
+	for _, d := range cfg.Drives {
+		paths = append(paths, d.Path)
+	}
+	for _, path := range paths {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s: %w", path, errs.ErrNotFound)
+		}
+	}
+	return nil
+}
+
+// Recover returns the machine of a handle.
+func (f *Fake) Recover(_ context.Context, h vmm.Handle) (vmm.Machine, error) {
+	if h.Version != vmm.HandleVersion {
+		return nil, fmt.Errorf("handle of version %d: %w", h.Version, errs.ErrInvalid)
+	}
+	f.Host.mu.Lock()
+	defer f.Host.mu.Unlock()
+	p := f.Host.machines[h.ID]
+	if p == nil || p.handle != h || p.ended() {
+		return nil, fmt.Errorf("machine %s: %w", h.ID, errs.ErrNotFound)
+	}
+	return &fakeMachine{f: f, p: p}, nil
+}
+
+// Remove ends the machine and forgets it.
+func (f *Fake) Remove(ctx context.Context, machine string) error {
+	if _, err := id.Parse(machine); err != nil {
+		return err
+	}
+	if f.OnRemove != nil {
+		if err := f.OnRemove(ctx, machine); err != nil {
+			return err
+		}
+	}
+	f.Host.End(machine, vmm.Exit{Reason: vmm.ExitKilled, Code: -1, Signal: 9, Detail: "it was killed on request"})
+	f.Host.mu.Lock()
+	defer f.Host.mu.Unlock()
+	delete(f.Host.machines, machine)
+	return nil
+}
+
+// List returns the ids of the host's machines, sorted.
+func (f *Fake) List(context.Context) ([]string, error) {
+	f.Host.mu.Lock()
+	defer f.Host.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.Host.machines)), nil
+}
+
+// add makes a machine.
+func (h *Host) add(cfg vmm.Config) (*fakeProcess, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.machines[cfg.ID] != nil {
+		return nil, fmt.Errorf("machine %s: %w", cfg.ID, errs.ErrAlreadyExists)
+	}
+	h.lastPID++
+	p := &fakeProcess{cfg: cfg, metadata: maps.Clone(cfg.Metadata), done: make(chan struct{})}
+	p.handle = vmm.Handle{Version: vmm.HandleVersion, ID: cfg.ID, PID: h.lastPID, StartTime: uint64(h.lastPID) * 100,
+		BootID: h.boot, Driver: "fake 1.0.0"}
+	h.machines[cfg.ID] = p
+	return p, nil
+}
+
+// End ends a machine in the way that e says, with the time of now. A machine that has ended or is not there stays as it is.
+func (h *Host) End(machine string, e vmm.Exit) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.machines[machine]
+	if p == nil || p.ended() {
+		return
+	}
+	e.Time = time.Now().UTC()
+	p.exit = e
+	close(p.done)
+}
+
+// Config returns what a machine was started with, and its metadata as it is now. ok is false when it is not there.
+func (h *Host) Config(machine string) (cfg vmm.Config, metadata map[string]any, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.machines[machine]
+	if p == nil {
+		return vmm.Config{}, nil, false
+	}
+	return p.cfg, maps.Clone(p.metadata), true
+}
+
+func (p *fakeProcess) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// fakeMachine is a driver's view of a machine.
+type fakeMachine struct {
+	f       *Fake
+	p       *fakeProcess
+	timings []vmm.Step
+}
+
+// Handle is what Recover needs.
+func (m *fakeMachine) Handle() vmm.Handle { return m.p.handle }
+
+// Done is closed when the machine has ended.
+func (m *fakeMachine) Done() <-chan struct{} { return m.p.done }
+
+// Exit says how it ended.
+func (m *fakeMachine) Exit() vmm.Exit { return m.p.exit }
+
+// Timings are the steps of the start.
+func (m *fakeMachine) Timings() []vmm.Step { return m.timings }
+
+// ConsoleTail returns nothing: a fake says nothing.
+func (m *fakeMachine) ConsoleTail(int) (vmmLog, console string) { return "", "" }
+
+// Close has nothing to give up.
+func (m *fakeMachine) Close() error { return nil }
+
+// Kill ends the machine.
+func (m *fakeMachine) Kill(context.Context) error {
+	m.f.Host.End(m.p.handle.ID, vmm.Exit{Reason: vmm.ExitKilled, Code: -1, Signal: 9, Detail: "it was killed on request"})
+	return nil
+}
+
+// PatchMetadata merges doc into the top level of the metadata.
+func (m *fakeMachine) PatchMetadata(ctx context.Context, doc map[string]any) error {
+	if m.f.OnPatch != nil {
+		if err := m.f.OnPatch(ctx, m.p.handle.ID, doc); err != nil {
+			return err
+		}
+	}
+	m.f.Host.mu.Lock()
+	defer m.f.Host.mu.Unlock()
+	if m.p.ended() {
+		return fmt.Errorf("machine %s has ended: %w", m.p.handle.ID, errs.ErrUnavailable)
+	}
+	if m.p.metadata == nil {
+		m.p.metadata = map[string]any{}
+	}
+	for key, value := range doc {
+		if value == nil {
+			delete(m.p.metadata, key)
+		} else {
+			m.p.metadata[key] = value
+		}
+	}
+	return nil
+}
