@@ -68,3 +68,11 @@ type Driver interface {
 	// List returns the ids that have any object of this driver.
 	List(ctx context.Context) ([]string, error)
 }
+
+// Watcher is a Driver that tells of a failing disk when it happens. It is an optional capability, found by type assertion.
+type Watcher interface {
+	Driver
+	// Watch waits for the end of a disk. It returns ErrResourceExhausted as soon as the disk lost a write, which Usage then
+	// calls Failed; ErrNotFound when there is no such disk, or no longer; and the context's cause when that ends first.
+	Watch(ctx context.Context, id string) error
+}
