@@ -25,6 +25,8 @@ import (
 const (
 	// GuestMAC is the hardware address of the guest's interface.
 	GuestMAC = "02:77:72:65:6e:01"
+	// GatewayMAC is the hardware address of the TAP device, the guest's only neighbour.
+	GatewayMAC = "02:77:72:65:6e:02"
 	// TAPName is the name of the TAP device inside the namespace.
 	TAPName = "tap0"
 	// PrefixBits is the size of the network that guest and gateway share.
@@ -61,9 +63,13 @@ type Slot struct {
 type Driver interface {
 	// Acquire takes a free slot for the sandbox and builds its network; uid is asked for the owner of the TAP device once the
 	// slot is known. The policy is in force when it returns, and an error in applying it fails the whole. When it fails it has
-	// removed what it made. Errors: ErrAlreadyExists when the id has a slot, ErrResourceExhausted when none is free.
+	// removed what it made. Errors: ErrInvalid when id is no sandbox id, ErrAlreadyExists when it has a slot,
+	// ErrResourceExhausted when none is free.
 	Acquire(ctx context.Context, id string, policy Policy, uid func(slot int) int) (Slot, error)
-	// Dial connects to a TCP port of the guest. A port that nothing listens on fails at once.
+	// Dial connects to a TCP port of the guest. A port that nothing listens on fails at once; a guest that is not up yet is
+	// waited for until ctx ends, but the kernel repeats an unanswered attempt only after a second: whoever waits for a guest
+	// to boot gives each of several calls a short time. Errors: ErrNotFound when the id has no slot, ErrUnavailable when the
+	// guest refuses (then also syscall.ECONNREFUSED) or does not answer (then also ctx's cause).
 	Dial(ctx context.Context, id string, port int) (net.Conn, error)
 	// Release removes the sandbox's network, whole or half made, and frees the slot. It is idempotent.
 	Release(ctx context.Context, id string) error
