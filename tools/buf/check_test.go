@@ -1,0 +1,62 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func write(t *testing.T, root string, files map[string]string) string {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestCompare(t *testing.T) {
+	want := map[string]string{"a/x.pb.go": "1", "a/b/x.connect.go": "2"}
+	for _, c := range []struct {
+		name, complaint string
+		have            map[string]string
+	}{
+		{"same", "", map[string]string{"a/x.pb.go": "1", "a/b/x.connect.go": "2", "a/x.proto": "other files don't count"}},
+		{"changed", "a/x.pb.go", map[string]string{"a/x.pb.go": "0", "a/b/x.connect.go": "2"}},
+		{"missing", "a/b/x.connect.go", map[string]string{"a/x.pb.go": "1"}},
+		{"left over", "a/y.pb.go (no proto makes it)", map[string]string{"a/x.pb.go": "1", "a/b/x.connect.go": "2", "a/y.pb.go": "3"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := compare(write(t, t.TempDir(), want), write(t, t.TempDir(), c.have))
+			if c.complaint == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.complaint) {
+				t.Fatalf("got %v, want a word of %q", err, c.complaint)
+			}
+		})
+	}
+	if err := compare(t.TempDir(), t.TempDir()); err == nil {
+		t.Fatal("nothing generated was taken for up to date")
+	}
+}
+
+func TestVerify(t *testing.T) {
+	file := filepath.Join(write(t, t.TempDir(), map[string]string{"w": "abc"}), "w")
+	const abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+	if err := verify(file, abc); err != nil {
+		t.Error(err)
+	}
+	if err := verify(file, strings.Repeat("0", 64)); err == nil {
+		t.Error("a wrong digest was accepted")
+	}
+}
