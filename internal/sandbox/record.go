@@ -1,0 +1,182 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/vmm"
+)
+
+// State is where a sandbox is in its life.
+type State string
+
+// The states.
+const (
+	Starting State = "starting" // its parts are being made
+	Running  State = "running"  // envd answers
+	Stopping State = "stopping" // its parts are being removed
+)
+
+// Change is one change of state, with its time and reason.
+type Change struct {
+	State  State     `json:"state"`
+	Time   time.Time `json:"time"`
+	Reason string    `json:"reason"`
+}
+
+// Record is what the disk knows of a sandbox. It is written before the step that it tells of, so whatever a killed process
+// left in the kernel has an owner here.
+type Record struct {
+	Version   int         `json:"version"` // RecordVersion
+	ID        string      `json:"id"`
+	Template  string      `json:"template"`
+	VCPUs     int         `json:"vcpus"`
+	MemoryMiB int         `json:"memory_mib"`
+	DiskBytes int64       `json:"disk_bytes"`
+	Kept      bool        `json:"kept"` // it outlives the process that made it
+	State     State       `json:"state"`
+	Changes   []Change    `json:"changes"`
+	Slot      *int        `json:"slot,omitempty"`
+	Machine   *vmm.Handle `json:"machine,omitempty"`
+}
+
+// RecordVersion is the version of Record that this code writes and reads.
+const RecordVersion = 1
+
+// maxRecordBytes bounds what is read back: a record is a few hundred bytes.
+const maxRecordBytes = 64 << 10
+
+const (
+	recordName = "record.json"
+	lockName   = "lock"
+)
+
+// change moves the record to a state.
+func (r *Record) change(s State, reason string) {
+	r.State = s
+	r.Changes = append(r.Changes, Change{State: s, Time: time.Now().UTC(), Reason: reason})
+}
+
+// folder is a sandbox's folder on disk, held by this process: nobody else works on the sandbox while it is.
+type folder struct {
+	path string
+	lock *os.File
+}
+
+// hold takes the lock of an existing folder. It fails with ErrNotFound when there is no such folder and with ErrUnavailable
+// when a living process holds it.
+func hold(path string) (*folder, error) {
+	f, err := os.OpenFile(filepath.Join(path, lockName), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("sandbox %s: %w", filepath.Base(path), errs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("sandbox %s is in use by another process: %w", filepath.Base(path), errs.ErrUnavailable)
+		}
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return &folder{path: path, lock: f}, nil
+}
+
+// release gives up the lock; the folder stays.
+func (d *folder) release() { _ = d.lock.Close() }
+
+// remove deletes the folder with all that is in it, the record last, and gives up the lock: a process killed in between
+// leaves a folder that still says whose it is.
+func (d *folder) remove() error {
+	entries, err := os.ReadDir(d.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == recordName || e.Name() == lockName {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(d.path, e.Name())); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(d.path); err != nil {
+		return err
+	}
+	d.release()
+	return nil
+}
+
+// write puts the record on disk: whole and durable, or not at all.
+func (d *folder) write(r *Record) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(d.path, recordName+".new")
+	if err := writeSynced(tmp, append(data, '\n')); err != nil {
+		return fmt.Errorf("write the record of %s: %w", r.ID, err)
+	}
+	if err := os.Rename(tmp, filepath.Join(d.path, recordName)); err != nil {
+		return fmt.Errorf("write the record of %s: %w", r.ID, err)
+	}
+	return syncDir(d.path)
+}
+
+// read returns the folder's record. ErrNotFound when the folder was made and its owner died before it wrote one; ErrCorrupt
+// when it can't be read.
+func (d *folder) read() (*Record, error) { return readRecord(d.path) }
+
+func readRecord(path string) (*Record, error) {
+	name := filepath.Join(path, recordName)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("record of %s: %w", filepath.Base(path), errs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil {
+		return nil, err
+	} else if st.Size() > maxRecordBytes {
+		return nil, fmt.Errorf("%s has %d bytes: %w", name, st.Size(), errs.ErrCorrupt)
+	}
+	r := new(Record)
+	if err := json.NewDecoder(f).Decode(r); err != nil {
+		return nil, fmt.Errorf("%s: %v: %w", name, err, errs.ErrCorrupt)
+	}
+	if r.Version != RecordVersion || r.ID != filepath.Base(path) {
+		return nil, fmt.Errorf("%s: version %d of %q: %w", name, r.Version, r.ID, errs.ErrCorrupt)
+	}
+	return r, nil
+}
+
+func writeSynced(name string, data []byte) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
