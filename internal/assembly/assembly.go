@@ -1,0 +1,84 @@
+// Package assembly puts the real drivers together on this host: the one place that knows which implementation stands behind
+// which interface.
+package assembly
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"wrenn.dev/wrenn/internal/disk"
+	"wrenn.dev/wrenn/internal/disk/devmapper"
+	"wrenn.dev/wrenn/internal/guest/client"
+	"wrenn.dev/wrenn/internal/network"
+	"wrenn.dev/wrenn/internal/network/linux"
+	"wrenn.dev/wrenn/internal/sandbox"
+	"wrenn.dev/wrenn/internal/template"
+	"wrenn.dev/wrenn/internal/vmm"
+	"wrenn.dev/wrenn/internal/vmm/firecracker"
+)
+
+// Config says where things are on this host.
+type Config struct {
+	// StateDir is the folder of all state.
+	StateDir string
+	// Images is the folder of the templates; empty means "images" in the state folder.
+	Images string
+	// Firecracker and Jailer are the absolute paths of the two binaries.
+	Firecracker, Jailer string
+	// UIDBase is the first of the uids that machines run under; 0 means sandbox.DefaultUIDBase.
+	UIDBase int
+}
+
+// Parts are what a host runs sandboxes with.
+type Parts struct {
+	Config
+	VMM       vmm.Driver
+	Disk      disk.Driver
+	Network   network.Driver
+	Templates *template.Store
+	Manager   *sandbox.Manager
+}
+
+// startTimeout bounds one start. Real hardware needs about a second; an emulated host under load a minute.
+const startTimeout = 5 * time.Minute
+
+// New makes the drivers and the manager. It makes the state folder's own folders and nothing else; whether the host can run
+// machines shows when one is started.
+func New(cfg Config) (*Parts, error) {
+	state, err := filepath.Abs(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	cfg.StateDir = state
+	if cfg.Images == "" {
+		cfg.Images = filepath.Join(state, "images")
+	}
+	if cfg.UIDBase == 0 {
+		cfg.UIDBase = sandbox.DefaultUIDBase
+	}
+	net, err := linux.New(linux.Config{StateDir: state})
+	if err != nil {
+		return nil, err
+	}
+	p := &Parts{
+		Config:    cfg,
+		VMM:       firecracker.New(firecracker.Options{StateDir: state, Firecracker: cfg.Firecracker, Jailer: cfg.Jailer}),
+		Disk:      devmapper.New(devmapper.Config{StateDir: state}),
+		Network:   net,
+		Templates: template.Open(cfg.Images),
+	}
+	p.Manager, err = sandbox.NewManager(sandbox.Config{
+		StateDir: state, VMM: p.VMM, Disk: p.Disk, Network: p.Network, Templates: p.Templates, UIDBase: cfg.UIDBase,
+		WaitReady: waitReady, StartTimeout: startTimeout,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// waitReady waits for envd by the client of it.
+func waitReady(ctx context.Context, dial sandbox.DialFunc, token string) error {
+	return client.New(client.DialFunc(dial), token).WaitReady(ctx)
+}
