@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/hostcheck"
+	"wrenn.dev/wrenn/internal/leftovers"
+)
+
+func newHost(s streams, host *hostFlags) *cobra.Command {
+	cmd := &cobra.Command{Use: "host", Short: "Look after this machine: check what it needs, sweep what a crash left"}
+	cmd.AddCommand(newHostCheck(s, host), newHostSweep(s, host))
+	return cmd
+}
+
+// requireRun is what --require takes: that sandboxes can run.
+const requireRun = "run"
+
+func newHostCheck(s streams, host *hostFlags) *cobra.Command {
+	var asJSON bool
+	var require string
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Say whether this machine can run sandboxes, and what to do if not",
+		Long: `Check looks at every requirement of a host: a KVM that really runs a guest, device-mapper, loop devices, namespaces,
+nftables, cgroups, Firecracker and its jailer with the known holes of their version, disk space, clock, and more. Each
+item is ok, a warning, or a failure with its fix. It leaves nothing behind.
+
+Without --require the exit code is 0 whatever it finds; with '--require run' it is 1 when sandboxes can't run.`,
+		Args: usage(cobra.NoArgs, "give none"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if require != "" && require != requireRun {
+				return errs.Field("--require", fmt.Sprintf("%q is nothing to require", require), "give "+requireRun)
+			}
+			report := hostcheck.Check(cmd.Context(), host.checkOptions())
+			if err := printReport(s.out, report, asJSON); err != nil {
+				return err
+			}
+			if require == requireRun && !report.Fit {
+				return exitCode(1)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().StringVar(&require, "require", "", "fail unless the machine is fit for this: run")
+	return cmd
+}
+
+func printReport(w io.Writer, report hostcheck.Report, asJSON bool) error {
+	if !asJSON {
+		return report.Text(w)
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(report)
+}
+
+func newHostSweep(s streams, host *hostFlags) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "sweep",
+		Short: "Remove what a crash left: sandboxes that no living process works on",
+		Long: `Sweep finds every sandbox of this machine whose owner has ended, and removes exactly what is its: process, network
+namespace, links, device-mapper and loop devices, cgroup, chroot, files. What a living process works on is never touched;
+a sandbox made with --keep stays while its machine runs, unless --all is given.`,
+		Args: usage(cobra.NoArgs, "give none"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return sweep(cmd.Context(), s, host, all) },
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "remove kept sandboxes too")
+	return cmd
+}
+
+func sweep(ctx context.Context, s streams, host *hostFlags, all bool) error {
+	parts, err := host.parts()
+	if err != nil {
+		return err
+	}
+	done, err := parts.Manager.Sweep(ctx, all)
+	for _, d := range done {
+		what := "removed"
+		switch {
+		case d.Err != "":
+			what = "not removed"
+		case d.InUse:
+			what = "in use"
+		case d.Kept:
+			what = "kept"
+		}
+		fmt.Fprintf(s.out, "%s  %s: %s\n", d.ID, what, d.Reason)
+	}
+	if len(done) == 0 {
+		fmt.Fprintln(s.out, "nothing to sweep")
+	}
+	return err
+}
+
+func newList(s streams, host *hostFlags) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "ls",
+		Short: "List the sandboxes of this machine",
+		Args:  usage(cobra.NoArgs, "give none"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			parts, err := host.parts()
+			if err != nil {
+				return err
+			}
+			list, err := parts.Manager.List()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(s.out).Encode(list)
+			}
+			w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "ID\tSTATE\tTEMPLATE\tVCPUS\tMEMORY\tSINCE")
+			for _, r := range list {
+				since := r.Changes[len(r.Changes)-1].Time.Local().Format("2006-01-02 15:04:05")
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%dM\t%s\n", r.ID, r.State, r.Template, r.VCPUs, r.MemoryMiB, since)
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newRemove(s streams, host *hostFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "rm ID...",
+		Short: "Remove kept sandboxes",
+		Args:  usage(cobra.MinimumNArgs(1), "give the id of a sandbox; 'wrenn ls' lists them"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			parts, err := host.parts()
+			if err != nil {
+				return err
+			}
+			var failed []error
+			for _, id := range args {
+				if err := parts.Manager.Destroy(cmd.Context(), id, "wrenn rm"); err != nil {
+					failed = append(failed, err)
+					continue
+				}
+				fmt.Fprintln(s.out, id)
+			}
+			return errors.Join(failed...)
+		},
+	}
+}
+
+// sayLeft prints what of ours is on the host that no living sandbox owns.
+func (h *hostFlags) sayLeft(ctx context.Context, w io.Writer) error {
+	left, err := leftovers.Left(ctx, h.stateDir)
+	if err != nil {
+		return err
+	}
+	if len(left) == 0 {
+		fmt.Fprintln(w, "left behind: nothing")
+		return nil
+	}
+	for _, o := range left {
+		fmt.Fprintf(w, "left behind: %s\n", o)
+	}
+	return nil
+}

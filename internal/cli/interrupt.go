@@ -1,0 +1,51 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+)
+
+// errInterrupted is why a context ended when the user pressed Ctrl-C.
+var errInterrupted = fmt.Errorf("interrupted: %w", context.Canceled)
+
+// stopper turns Ctrl-C into what fits the moment. Before the command runs, it ends the start. Once the command runs, the first
+// one asks it to end, and a second ends everything.
+type stopper struct {
+	cancel  context.CancelCauseFunc
+	signals chan syscall.Signal // for the command
+	running atomic.Bool
+}
+
+// newStopper listens until the returned function is called.
+func newStopper(ctx context.Context) (context.Context, *stopper, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := &stopper{cancel: cancel, signals: make(chan syscall.Signal, 1)}
+	pressed := make(chan os.Signal, 2)
+	signal.Notify(pressed, os.Interrupt, syscall.SIGTERM)
+	go s.watch(ctx, pressed)
+	return ctx, s, func() {
+		signal.Stop(pressed)
+		cancel(nil)
+	}
+}
+
+func (s *stopper) watch(ctx context.Context, pressed <-chan os.Signal) {
+	asked := false
+	for {
+		select {
+		case <-pressed:
+			if s.running.Load() && !asked {
+				asked = true
+				s.signals <- syscall.SIGTERM
+				continue
+			}
+			s.cancel(errInterrupted)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
