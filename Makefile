@@ -1,0 +1,102 @@
+# Wrenn's commands. `make help` lists them.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+
+export CGO_ENABLED ?= 0
+export PATH := $(CURDIR)/bin:$(PATH)
+
+CACHE   := $(or $(WRENN_CACHE),$(HOME)/.cache/wrenn)
+IMAGES  := $(CACHE)/images
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+VERPKG  := wrenn.dev/wrenn/internal/version
+LDFLAGS := -s -w -X $(VERPKG).Version=$(VERSION) -X $(VERPKG).Commit=$(COMMIT)
+TIMED   := tools/timed
+HOST    := bin/kvmhost
+
+PKG ?=
+RUN ?= .
+FUZZTIME ?= 3s
+
+.PHONY: help
+help: ## list the commands
+	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+## ---- the main job ----
+
+.PHONY: demo
+demo: ## install what is needed, build, and run one command in a fresh microVM
+	@tools/demo
+
+.PHONY: build
+build: ## build the binaries into bin/
+	@$(TIMED) "build the binaries" tools/build "$(LDFLAGS)"
+
+.PHONY: deps
+deps: ## install the Debian packages that the build needs, if they are missing
+	@tools/deps
+
+.PHONY: firecracker
+firecracker: ## get Firecracker and its jailer into bin/, verified
+	@$(TIMED) "get Firecracker" go run ./tools/firecracker --out bin
+
+.PHONY: images
+images: deps build ## make the guest kernel and the template "base"
+	@$(TIMED) "make the guest image" go run ./images --out $(IMAGES) --envd bin/envd --init bin/wrenn-init
+
+.PHONY: kvmhost
+kvmhost: deps build ## make the emulated KVM host, if this machine can't run sandboxes itself
+	@bin/wrenn host check --require run >/dev/null 2>&1 || $(TIMED) "make the emulated KVM host" $(HOST) build
+
+.PHONY: ready
+ready: firecracker images kvmhost ## all that a run needs: binaries, guest image, and a host to run it on
+
+.PHONY: print-images
+print-images:
+	@echo $(IMAGES)
+
+## ---- the tests ----
+
+.PHONY: test
+test: ## everything that CI runs
+	@$(TIMED) --total "make test" $(MAKE) check fuzz ready image-test host-test bench-quick
+
+.PHONY: check
+check: ## what needs no VM: build, vet, staticcheck, unit tests with the race detector, generated code
+	@$(TIMED) --total "make check" tools/check
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME
+	@$(TIMED) "fuzz" go run ./tools/fuzz --time $(FUZZTIME)
+
+.PHONY: image-test
+image-test: deps ## the same inputs make the same image
+	@$(TIMED) "image tests" go test -count=1 -tags imagetest -timeout 20m ./images/...
+
+.PHONY: host-test
+host-test: ready ## tests that need root, KVM or device-mapper; PKG=./internal/disk/... and RUN=TestName choose
+	@$(TIMED) "host tests" $(HOST) test --bin bin --images $(IMAGES) --split ./test/e2e --run '$(RUN)' $(PKG)
+
+.PHONY: bench
+bench: ready ## ours against the bare mechanism, as ratios; writes bench.json
+	@$(HOST) run --bin bin --images $(IMAGES) --out . -- wrenn-bench
+
+.PHONY: kvm-shell
+kvm-shell: ready ## a shell in the emulated KVM host, with the built binaries
+	@$(HOST) shell --bin bin --images $(IMAGES)
+
+## ---- the code ----
+
+.PHONY: generate
+generate: ## make the generated code anew
+	@go run ./tools/buf generate
+
+.PHONY: fmt
+fmt: ## format Go and proto files
+	@gofmt -w $$(git ls-files '*.go') && go run ./tools/buf format
+
+.PHONY: clean
+clean: ## remove what was built here; the cache stays
+	@rm -rf bin out bench.json
