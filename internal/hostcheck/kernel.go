@@ -35,7 +35,7 @@ func readBounded(path string) ([]byte, error) {
 var needed = map[int]string{
 	unix.CAP_CHOWN: "CHOWN", unix.CAP_DAC_OVERRIDE: "DAC_OVERRIDE", unix.CAP_FOWNER: "FOWNER", unix.CAP_KILL: "KILL",
 	unix.CAP_SETGID: "SETGID", unix.CAP_SETUID: "SETUID", unix.CAP_NET_ADMIN: "NET_ADMIN", unix.CAP_SYS_CHROOT: "SYS_CHROOT",
-	unix.CAP_SYS_PTRACE: "SYS_PTRACE", unix.CAP_SYS_ADMIN: "SYS_ADMIN", unix.CAP_SYS_RESOURCE: "SYS_RESOURCE", unix.CAP_MKNOD: "MKNOD",
+	unix.CAP_SYS_PTRACE: "SYS_PTRACE", unix.CAP_SYS_ADMIN: "SYS_ADMIN", unix.CAP_MKNOD: "MKNOD",
 }
 
 // privileges looks for root and its capabilities, which a container may have taken away.

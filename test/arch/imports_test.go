@@ -16,7 +16,8 @@ const module = "wrenn.dev/wrenn/"
 // layers from the bottom up. A package may import packages of its own row's folder and of the rows above its own in this
 // list, never of those below. A row names a folder with all that is under it; the longest match counts.
 var layers = [][]string{
-	{"internal/errs", "internal/id", "internal/cleanup", "internal/failpoint", "internal/version", "internal/buildcache"},
+	{"internal/errs"},
+	{"internal/id", "internal/cleanup", "internal/failpoint", "internal/version", "internal/buildcache"},
 	{"internal/build", "proto"},
 	{"internal/vmm", "internal/disk", "internal/network", "internal/template", "internal/guest/mmds"},
 	{"internal/vmm/vmmtest", "internal/disk/disktest", "internal/network/networktest"},
