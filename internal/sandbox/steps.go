@@ -55,8 +55,8 @@ func died(machine vmm.Machine) error {
 	return fmt.Errorf("the machine ended (%s): %s: %w", x.Reason, x.Detail, errs.ErrUnavailable)
 }
 
-// consoleBytes is how much of the log and of the console goes into an error.
-const consoleBytes = 2048
+// consoleBytes is how much of the log and of the console goes into an error: a kernel's panic with its trace fits.
+const consoleBytes = 16 << 10
 
 // withConsole adds the end of the machine's log and console to an error, for the person who has to find out why.
 func withConsole(err error, machine vmm.Machine) error {

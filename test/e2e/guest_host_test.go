@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"bufio"
+	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -23,7 +25,7 @@ echo "memory=$(awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo)"
 echo "root=$(df --output=size -BM / | tail -1 | tr -d ' M')"
 echo "zeros=$(sudo tail -c 1048576 /dev/vda | tr -d '\0' | wc -c)"
 echo "pid1=$(cat /proc/1/comm)"
-echo "tools=$(command -v socat chronyc sudo python3 git curl | wc -l)"
+echo "tools=$(for tool in socat chronyc sudo python3 git curl; do command -v $tool; done | wc -l)"
 echo "ca=$(grep -c BEGIN /etc/ssl/certs/ca-certificates.crt)"
 sudo modprobe overlay && echo "overlay=$(grep -c overlay /proc/filesystems)"
 echo "mountpoints=$(for m in /proc /sys /dev /dev/pts /dev/shm /run /sys/fs/cgroup /lib/modules; do mountpoint -q $m || printf %s, $m; done)"
@@ -89,32 +91,28 @@ const clockLimit = 250 * time.Millisecond
 func TestClock(t *testing.T) {
 	nothingLeft(t)
 	const asked = 10
-	times := make(chan time.Time, asked)
 	cmd := command(t, nil, "run", "-i", "--", "python3", "-u", "-c",
 		"import sys, time\nprint('up')\nfor _ in sys.stdin: print(repr(time.time()))")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var answers []string
-	cmd.Stdout = writerFunc(func(p []byte) (int, error) {
-		answers = append(answers, strings.Fields(string(p))...)
-		times <- time.Now()
-		return len(p), nil
-	})
+	out, guestOut := io.Pipe()
+	cmd.Stdout = guestOut
 	best := math.Inf(1)
 	go func() {
 		defer in.Close()
-		<-times
+		lines := bufio.NewScanner(out)
+		lines.Scan() // up
 		for range asked {
 			before := time.Now()
-			if _, err := in.Write([]byte("?\n")); err != nil {
+			if _, err := io.WriteString(in, "?\n"); err != nil || !lines.Scan() {
 				return
 			}
-			after := <-times
-			guest, err := strconv.ParseFloat(answers[len(answers)-1], 64)
+			after := time.Now()
+			guest, err := strconv.ParseFloat(lines.Text(), 64)
 			if err != nil {
-				t.Errorf("answer %q", answers[len(answers)-1])
+				t.Errorf("answer %q", lines.Text())
 				return
 			}
 			middle := before.Add(after.Sub(before) / 2)
