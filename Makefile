@@ -47,7 +47,7 @@ images: deps build ## make the guest kernel and the template "base"
 	@$(TIMED) "make the guest image" go run ./images --out $(IMAGES) --envd bin/envd --init bin/wrenn-init
 
 .PHONY: kvmhost
-kvmhost: deps build ## make the emulated KVM host, if this machine can't run sandboxes itself
+kvmhost: deps build firecracker ## make the emulated KVM host, if this machine can't run sandboxes itself
 	@bin/wrenn host check --require run >/dev/null 2>&1 || $(TIMED) "make the emulated KVM host" $(HOST) build
 
 .PHONY: ready
@@ -61,7 +61,7 @@ print-images:
 
 .PHONY: test
 test: ## everything that CI runs
-	@$(TIMED) --total "make test" $(MAKE) check fuzz ready image-test host-test bench-quick
+	@$(TIMED) --total "make test" $(MAKE) check fuzz ready image-test kvmhost-test host-test bench-quick
 
 .PHONY: check
 check: ## what needs no VM: build, vet, staticcheck, unit tests with the race detector, generated code
@@ -75,6 +75,10 @@ fuzz: ## every fuzz target for FUZZTIME
 image-test: deps ## the same inputs make the same image
 	@$(TIMED) "image tests" go test -count=1 -tags imagetest -timeout 20m ./images/...
 
+.PHONY: kvmhost-test
+kvmhost-test: ready ## the emulated KVM host itself: boots, stays up, dies, and what it interrupted runs again
+	@$(TIMED) "tests of the emulated KVM host" go test -count=1 -tags hostboot -timeout 20m ./test/kvmhost/
+
 .PHONY: host-test
 host-test: ready ## tests that need root, KVM or device-mapper; PKG=./internal/disk/... and RUN=TestName choose
 	@$(TIMED) "host tests" $(HOST) test --bin bin --images $(IMAGES) --split ./test/e2e --run '$(RUN)' $(PKG)
@@ -82,6 +86,10 @@ host-test: ready ## tests that need root, KVM or device-mapper; PKG=./internal/d
 .PHONY: bench
 bench: ready ## ours against the bare mechanism, as ratios; writes bench.json
 	@$(HOST) run --bin bin --images $(IMAGES) --out . -- wrenn-bench
+
+.PHONY: bench-quick
+bench-quick: ready ## the same with few runs, as CI does it
+	@$(TIMED) "bench" $(HOST) run --bin bin --images $(IMAGES) --out out -- wrenn-bench --runs 3
 
 .PHONY: kvm-shell
 kvm-shell: ready ## a shell in the emulated KVM host, with the built binaries

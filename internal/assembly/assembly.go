@@ -4,6 +4,7 @@ package assembly
 
 import (
 	"context"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -24,7 +25,8 @@ type Config struct {
 	StateDir string
 	// Images is the folder of the templates; empty means "images" in the state folder.
 	Images string
-	// Firecracker and Jailer are the absolute paths of the two binaries.
+	// Firecracker and Jailer are the paths of the two binaries, or their names on the PATH. One that is not found is told of when
+	// a machine is to be started: what only lists and removes needs none.
 	Firecracker, Jailer string
 	// UIDBase is the first of the uids that machines run under; 0 means sandbox.DefaultUIDBase.
 	UIDBase int
@@ -54,6 +56,7 @@ func New(cfg Config) (*Parts, error) {
 	if cfg.Images == "" {
 		cfg.Images = filepath.Join(state, "images")
 	}
+	cfg.Firecracker, cfg.Jailer = find(cfg.Firecracker), find(cfg.Jailer)
 	if cfg.UIDBase == 0 {
 		cfg.UIDBase = sandbox.DefaultUIDBase
 	}
@@ -76,6 +79,18 @@ func New(cfg Config) (*Parts, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// find is the absolute path of a binary, or what was given when there is none.
+func find(name string) string {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return name
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	return path
 }
 
 // waitReady waits for envd by the client of it.

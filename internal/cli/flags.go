@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -40,29 +39,19 @@ func env(name, otherwise string) string {
 	return otherwise
 }
 
-func (h *hostFlags) imagesDir() string {
-	if h.images != "" {
-		return h.images
-	}
-	return filepath.Join(h.stateDir, "images")
-}
-
-// parts are what works on this host's sandboxes. What only lists and removes them needs no binaries: one that is not found is
-// told of when a machine is to be started.
+// parts are what works on this host's sandboxes.
 func (h *hostFlags) parts() (*assembly.Parts, error) {
 	if os.Geteuid() != 0 {
 		return nil, errs.Field("user", fmt.Sprintf("sandboxes need root, and this is uid %d", os.Geteuid()), "run it with sudo")
 	}
-	firecracker, _ := h.find("--firecracker", h.firecracker)
-	jailer, _ := h.find("--jailer", h.jailer)
-	return assembly.New(assembly.Config{StateDir: h.stateDir, Images: h.imagesDir(), Firecracker: firecracker, Jailer: jailer, UIDBase: h.uidBase})
+	return assembly.New(assembly.Config{StateDir: h.stateDir, Images: h.images, Firecracker: h.firecracker, Jailer: h.jailer, UIDBase: h.uidBase})
 }
 
 // canRun refuses what keeps this host from running a machine and takes no time to see. 'wrenn host check' sees the rest.
 func (h *hostFlags) canRun() error {
 	for _, b := range []struct{ flag, name string }{{"--firecracker", h.firecracker}, {"--jailer", h.jailer}} {
-		if _, err := h.find(b.flag, b.name); err != nil {
-			return err
+		if _, err := exec.LookPath(b.name); err != nil {
+			return errs.Field(b.flag, b.name+" is not there or can't be run", "install the official release, or give its path")
 		}
 	}
 	if err := hostcheck.CheckUIDRange(h.uidBase, linux.DefaultSlots); err != nil {
@@ -76,18 +65,6 @@ func (h *hostFlags) canRun() error {
 		return errs.Field("kvm", err.Error(), "'wrenn host check' says what this machine needs")
 	}
 	return kvm.Close()
-}
-
-// find resolves a binary's flag to an absolute path.
-func (h *hostFlags) find(flag, name string) (string, error) {
-	path, err := exec.LookPath(name)
-	if err == nil {
-		path, err = filepath.Abs(path)
-	}
-	if err != nil {
-		return "", errs.Field(flag, name+" is not there or can't be run", "install the official release, or give its path")
-	}
-	return path, nil
 }
 
 func (h *hostFlags) checkOptions() hostcheck.Options {

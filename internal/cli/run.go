@@ -121,7 +121,10 @@ func run(ctx context.Context, s streams, host *hostFlags, f *runFlags, args []st
 	tell := progress{on: f.progress, w: s.err}
 	ctx, stopper, stop := newStopper(ctx)
 	defer stop()
+	tell.line("start a sandbox from template %s", spec.Template)
+	started := tell.waiting("the guest boots")
 	sb, err := parts.Manager.Create(ctx, spec, tell.step)
+	started()
 	if err != nil {
 		return err
 	}
@@ -132,6 +135,9 @@ func run(ctx context.Context, s streams, host *hostFlags, f *runFlags, args []st
 	result, err := runIn(ctx, s, sb, f, command)
 	tell.step(vmm.Step{Name: "command", Took: time.Since(began)})
 	outcome := exit(result, err)
+	if err == nil {
+		tell.line("%s", ended(result))
+	}
 	if f.keep {
 		sb.Leave()
 		fmt.Fprintf(s.err, "wrenn: %s was kept; 'wrenn rm %s' removes it\n", sb.ID, sb.ID)
@@ -176,7 +182,15 @@ func exit(r client.Result, err error) error {
 	return nil
 }
 
-// progress prints a line a step, if it is asked for.
+// ended says in words how a command ended.
+func ended(r client.Result) string {
+	if r.Signal > 0 {
+		return fmt.Sprintf("signal %d ended the command", r.Signal)
+	}
+	return fmt.Sprintf("exit code %d", r.ExitCode)
+}
+
+// progress prints a line a step, if it is asked for. Steps that run side by side may tell of their ends at once.
 type progress struct {
 	on bool
 	w  io.Writer
@@ -188,4 +202,27 @@ func (p progress) line(format string, args ...any) {
 	if p.on {
 		fmt.Fprintf(p.w, format+"\n", args...)
 	}
+}
+
+// sayEvery is how often work that takes long says that it goes on.
+const sayEvery = 2 * time.Second
+
+// waiting says from time to time that the work goes on, until the returned function is called.
+func (p progress) waiting(what string) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	began := time.Now()
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(sayEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				p.line("  … %s, %.0f s", what, time.Since(began).Seconds())
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
 }
