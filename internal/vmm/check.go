@@ -45,10 +45,8 @@ func (cfg *Config) Check() error {
 	case len(cfg.BootArgs) > maxBootArgs || strings.ContainsFunc(cfg.BootArgs, unprintable):
 		return errs.Field("boot args", "too long, or not printable ASCII", fmt.Sprintf("give at most %d characters", maxBootArgs))
 	}
-	for _, f := range []struct{ field, path string }{{"kernel", cfg.Kernel}, {"initramfs", cfg.Initramfs}, {"netns", cfg.Jail.NetNS}} {
-		if !filepath.IsAbs(f.path) {
-			return errs.Field(f.field, fmt.Sprintf("%q is no absolute path", f.path), "give one")
-		}
+	if err := checkPaths(cfg); err != nil {
+		return err
 	}
 	if err := checkDrives(cfg.Drives); err != nil {
 		return err
@@ -60,6 +58,27 @@ func (cfg *Config) Check() error {
 }
 
 func unprintable(r rune) bool { return r < ' ' || r > '~' }
+
+// checkPaths looks at what the machine begins from.
+func checkPaths(cfg *Config) error {
+	paths := map[string]string{"netns": cfg.Jail.NetNS}
+	switch from := cfg.From; {
+	case from == nil:
+		paths["kernel"], paths["initramfs"] = cfg.Kernel, cfg.Initramfs
+	case cfg.Kernel != "" || cfg.Initramfs != "" || cfg.BootArgs != "":
+		return errs.Field("kernel", "a frozen machine has one already", "leave kernel, initramfs and boot args out")
+	case (from.Memory == "") == (from.Pager == ""):
+		return errs.Field("memory", "a frozen machine's memory comes from a file or from a pager", "give one of the two")
+	default:
+		paths["state"], paths["memory"] = from.State, from.Memory+from.Pager
+	}
+	for field, path := range paths {
+		if !filepath.IsAbs(path) {
+			return errs.Field(field, fmt.Sprintf("%q is no absolute path", path), "give one")
+		}
+	}
+	return nil
+}
 
 func checkDrives(drives []Drive) error {
 	if len(drives) > MaxDrives {

@@ -2,9 +2,12 @@
 //
 // # Life of a machine
 //
-//	m, err := driver.Start(ctx, cfg)     // jailed, booted, running
+//	m, err := driver.Start(ctx, cfg)     // jailed, running: booted, or begun from a frozen one (Config.From)
 //	…                                    // the process outlives whoever started it
 //	m, err = driver.Recover(ctx, handle) // the same machine, found again by a later process
+//	err = m.Pause(ctx)                   // it stands still
+//	err = m.Snapshot(ctx, files)         // and its state and memory are in files
+//	err = m.Resume(ctx)                  // it goes on
 //	<-m.Done(); m.Exit()                 // it ended, and why
 //	err = m.Kill(ctx)                    // or it is ended
 //	err = driver.Remove(ctx, cfg.ID)     // everything that it had on the host is given back
@@ -29,10 +32,15 @@ type Config struct {
 	VCPUs int
 	// MemoryMiB is the guest's memory in MiB, at least MinMemoryMiB.
 	MemoryMiB int
-	// Kernel is an uncompressed ELF kernel, Initramfs its initial file system.
+	// Kernel is an uncompressed ELF kernel, Initramfs its initial file system. Empty with From.
 	Kernel, Initramfs string
-	// BootArgs is the kernel command line.
+	// BootArgs is the kernel command line. Empty with From.
 	BootArgs string
+	// From is the frozen machine that this one begins from, nil to boot. VCPUs, MemoryMiB, drives and NIC must be what the frozen
+	// one had; the drives' content, too, as it was then. Metadata is a new document.
+	From *Frozen
+	// TrackDirty keeps account of the pages that are written, which a Diff snapshot needs.
+	TrackDirty bool
 	// Drives in the order the guest sees them: the first is /dev/vda.
 	Drives []Drive
 	// NIC is the network interface, nil for none.
@@ -43,6 +51,39 @@ type Config struct {
 	Jail Jail
 	// Console, when true, connects the guest's serial port to the console log.
 	Console bool
+}
+
+// Frozen is where a frozen machine is.
+type Frozen struct {
+	// State is the file of the VMM's state, of Snapshot.
+	State string
+	// Memory is the file of the whole memory, mapped privately. It must not change while the machine runs. Exactly one of Memory
+	// and Pager is given.
+	Memory string
+	// Pager is the socket that a page-fault server listens on, on the file system of the driver's state folder and open to the
+	// jail's uid.
+	Pager string
+}
+
+// Snapshot is what a machine is frozen into: files that do not exist yet, in a folder on the file system of the driver's state
+// folder. They belong to the caller's user and are read-only once they are whole.
+type Snapshot struct {
+	State  string
+	Memory string
+	// Diff writes only the pages that changed since the last snapshot, or since the start: where nothing changed, the memory file,
+	// which has its full length, has a hole.
+	Diff bool
+}
+
+// Fingerprint is what a snapshot depends on beside the machine itself.
+type Fingerprint struct {
+	// VMM and Version name the program: "firecracker", "1.12.1".
+	VMM     string `json:"vmm"`
+	Version string `json:"version"`
+	// SnapshotFormat is the version of its state files. One of another version can't be loaded.
+	SnapshotFormat string `json:"snapshot_format"`
+	// DiffMaxMiB is the most memory of a machine whose Diff snapshots can be relied on, 0 for any: see the driver.
+	DiffMaxMiB int `json:"diff_max_mib,omitempty"`
 }
 
 // Drive is a block device of the guest.
@@ -101,12 +142,23 @@ type Driver interface {
 	Remove(ctx context.Context, id string) error
 	// List returns the ids that have any host object of this driver, whole or half made.
 	List(ctx context.Context) ([]string, error)
+	// Fingerprint says what this driver's snapshots depend on. ErrNotFound when the VMM is not installed,
+	// ErrFailedPrecondition when it can't be used.
+	Fingerprint(ctx context.Context) (Fingerprint, error)
 }
 
 // Machine is one running or ended microVM. Its methods are safe for use by several goroutines.
 type Machine interface {
 	// Handle is what Recover needs, in a form that survives in a file.
 	Handle() Handle
+	// Pause stops the virtual CPUs and returns when they stand still. Resume lets them go on. Both are idempotent.
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
+	// Snapshot freezes a paused machine into files; it stays paused. When it fails, the files are not there and the machine is as
+	// before. Errors: ErrFailedPrecondition when the machine is not paused or, for a Diff, was started without TrackDirty;
+	// ErrAlreadyExists when a file is there; ErrResourceExhausted when the file system is full; ErrUnavailable when the machine
+	// has ended.
+	Snapshot(ctx context.Context, s Snapshot) error
 	// PatchMetadata merges doc into the metadata document (JSON merge patch: a nil value removes its key).
 	PatchMetadata(ctx context.Context, doc map[string]any) error
 	// Done is closed as soon as the process is gone.

@@ -27,7 +27,7 @@ type request struct {
 // service that names it, the service before its content.
 func requests(cfg *vmm.Config, can release.Features) []request {
 	list := []request{
-		{api.PathMachineConfig, api.MachineConfig{VCPUCount: cfg.VCPUs, MemSizeMiB: cfg.MemoryMiB}},
+		{api.PathMachineConfig, api.MachineConfig{VCPUCount: cfg.VCPUs, MemSizeMiB: cfg.MemoryMiB, TrackDirtyPages: cfg.TrackDirty}},
 		{api.PathBootSource, api.BootSource{KernelImagePath: "/" + kernelName, InitrdPath: "/" + initramfsName, BootArgs: cfg.BootArgs}},
 	}
 	for _, d := range cfg.Drives {
@@ -49,6 +49,20 @@ func requests(cfg *vmm.Config, can release.Features) []request {
 		list = append(list, request{api.PathSerial, api.Serial{RateLimiter: limit}})
 	}
 	return list
+}
+
+// loadRequest makes a fresh process the frozen machine, paused.
+func loadRequest(cfg *vmm.Config, can release.Features) api.SnapshotLoad {
+	load := api.SnapshotLoad{SnapshotPath: "/" + stateName, MemBackend: api.MemBackend{BackendType: api.File, BackendPath: "/" + memoryName}}
+	if cfg.From.Pager != "" {
+		load.MemBackend = api.MemBackend{BackendType: api.Uffd, BackendPath: "/" + pagerName}
+	}
+	if can.TrackDirtyPages {
+		load.TrackDirtyPages = cfg.TrackDirty
+	} else {
+		load.EnableDiffSnapshots = cfg.TrackDirty
+	}
+	return load
 }
 
 // execName is the name that the jailer gives the folder of a binary's jails.

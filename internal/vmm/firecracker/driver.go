@@ -11,8 +11,8 @@
 //
 // # Paths inside the jail
 //
-// They are the same in every jail, because a snapshot records them: /kernel, /initramfs, /drives/<id>,
-// /run/firecracker.socket.
+// They are the same in every jail, because a snapshot records them: /kernel and /initramfs of a machine that boots, /state and
+// /memory or /pager.socket of one that begins from a frozen one, /drives/<id>, /run/firecracker.socket.
 //
 // # Output
 //
@@ -136,6 +136,19 @@ func (d *Driver) look(ctx context.Context) (binaries, error) {
 	}
 	d.binaries = &binaries{version: f.Version, exec: exec}
 	return *d.binaries, nil
+}
+
+// Fingerprint looks at the binaries. Before 1.14.2 and in 1.15.0 a Diff snapshot of more than 3 GiB is wrong (upstream's #5705).
+func (d *Driver) Fingerprint(ctx context.Context) (vmm.Fingerprint, error) {
+	b, err := d.look(ctx)
+	if err != nil {
+		return vmm.Fingerprint{}, err
+	}
+	f := vmm.Fingerprint{VMM: Name, Version: b.version.String(), SnapshotFormat: b.version.SnapshotFormat()}
+	if !b.version.Features().DiffOfSlots {
+		f.DiffMaxMiB = release.OneSlotMiB
+	}
+	return f, nil
 }
 
 // List returns the ids that have a cgroup or a jail. Folders whose name is no id are not ours to tell of.

@@ -127,6 +127,7 @@ func removed(t *testing.T, d *Driver, m vmm.Machine) {
 func TestHostSuite(t *testing.T) {
 	t.Cleanup(func() { nothingOnHost(t) })
 	vmmtest.Run(t, vmmtest.Harness{
+		Folder: func(t *testing.T) string { return folderIn(t, stateDir) },
 		New:    func(t *testing.T) vmm.Driver { return realDriver(t) },
 		Config: realConfig,
 		Ends: map[vmm.ExitReason]vmmtest.End{

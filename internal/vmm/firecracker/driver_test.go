@@ -24,12 +24,24 @@ func TestSuite(t *testing.T) {
 	vmmtest.Run(t, vmmtest.Harness{
 		New:    func(t *testing.T) vmm.Driver { return h.driver(t) },
 		Config: h.config,
+		Folder: func(t *testing.T) string { return folderIn(t, h.dir) },
 		Ends: map[vmm.ExitReason]vmmtest.End{
 			vmm.ExitGuest:  {Prepare: func(cfg *vmm.Config) { cfg.BootArgs += " reboot" }},
 			vmm.ExitSignal: {Provoke: func(t *testing.T, m vmm.Machine) { kill(t, m) }},
 			vmm.ExitOOM:    {Provoke: func(_ *testing.T, m vmm.Machine) { h.outOfMemory(m.Handle().ID) }},
 		},
 	})
+}
+
+// folderIn makes a folder for the length of the test.
+func folderIn(t *testing.T, dir string) string {
+	t.Helper()
+	path, err := os.MkdirTemp(dir, "frozen-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(path) })
+	return path
 }
 
 func kill(t *testing.T, m vmm.Machine) {
@@ -277,4 +289,102 @@ func copyTo(t *testing.T, from, name string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// frozen starts a machine that tracks its pages and freezes it.
+func frozen(t *testing.T, h *fakeHost) (d *Driver, clone vmm.Config) {
+	t.Helper()
+	d, cfg := h.driver(t), h.config(t)
+	cfg.TrackDirty = true
+	m := started(t, d, cfg)
+	if err := m.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := vmm.Snapshot{State: filepath.Join(h.dir, "state"), Memory: filepath.Join(h.dir, "memory")}
+	if err := m.Snapshot(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	clone = h.config(t)
+	clone.Kernel, clone.Initramfs, clone.BootArgs, clone.TrackDirty = "", "", "", true
+	clone.From = &vmm.Frozen{State: s.State, Memory: s.Memory}
+	return d, clone
+}
+
+func started(t *testing.T, d *Driver, cfg vmm.Config) vmm.Machine {
+	t.Helper()
+	m, err := d.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(d.Remove(context.Background(), cfg.ID), m.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// TestLoadIsAskedForByVersion reads what the fake was sent: the field for tracking pages has another name before 1.13.
+func TestLoadIsAskedForByVersion(t *testing.T) {
+	for version, field := range map[string]string{"1.12.1": `"enable_diff_snapshots":true`, "1.15.1": `"track_dirty_pages":true`} {
+		h := newFakeHost(t)
+		h.version = version
+		d, clone := frozen(t, h)
+		started(t, d, clone)
+		data, err := os.ReadFile(filepath.Join(h.dir, "jail", "firecracker", clone.ID, "root", "requests"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+		if len(lines) != 3 || !strings.HasPrefix(lines[0], "PUT /snapshot/load") || !strings.Contains(lines[0], field) ||
+			!strings.HasPrefix(lines[1], "PUT /mmds ") || lines[2] != `PATCH /vm {"state":"Resumed"}` {
+			t.Errorf("%s: %q", version, lines)
+		}
+		if f, err := d.Fingerprint(t.Context()); err != nil || f.Version != version || f.SnapshotFormat == "" {
+			t.Errorf("%+v, %v", f, err)
+		}
+	}
+}
+
+// TestAFailedSnapshotLeavesNoFiles has Firecracker fail at a snapshot in every way.
+func TestAFailedSnapshotLeavesNoFiles(t *testing.T) {
+	for _, behaviour := range []string{"refuse:/snapshot/create", "die:/snapshot/create", "hang:/snapshot/create", "garbage:/snapshot/create"} {
+		t.Run(behaviour, func(t *testing.T) {
+			t.Parallel()
+			h := newFakeHost(t)
+			h.behaviour = behaviour
+			d, cfg := h.driver(t), h.config(t)
+			m := started(t, d, cfg)
+			if err := m.Pause(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			s := vmm.Snapshot{State: filepath.Join(h.dir, "state"), Memory: filepath.Join(h.dir, "memory")}
+			err := m.Snapshot(ctx, s)
+			if err == nil || !strings.Contains(err.Error(), "/snapshot/create") {
+				t.Errorf("%v does not name the request", err)
+			}
+			for _, path := range []string{s.State, s.Memory} {
+				if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("%s is left: %v", path, err)
+				}
+			}
+		})
+	}
+}
+
+// TestAFailedLoadLeavesNothing has Firecracker refuse what it is to begin from, and end, as it does.
+func TestAFailedLoadLeavesNothing(t *testing.T) {
+	h := newFakeHost(t)
+	d, clone := frozen(t, h)
+	h.behaviour = "die:/snapshot/load"
+	if _, err := d.Start(t.Context(), clone); !errors.Is(err, errs.ErrUnavailable) || !strings.Contains(err.Error(), "PUT /snapshot/load") {
+		t.Errorf("Start = %v", err)
+	}
+	for _, path := range []string{clone.From.State, clone.From.Memory} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o444 {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
+	}
 }

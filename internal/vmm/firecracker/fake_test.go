@@ -62,8 +62,10 @@ func fakeFirecracker(behaviour string) {
 type fakeServer struct {
 	what, where string
 
-	mu   sync.Mutex // the API serves one request at a time
-	args string
+	mu     sync.Mutex // the API serves one request at a time
+	args   string
+	paused bool
+	tracks bool
 }
 
 func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -87,10 +89,66 @@ func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if args, ok := doc["boot_args"].(string); ok {
 		f.args = args
 	}
+	f.tracks = f.tracks || doc["track_dirty_pages"] == true || doc["enable_diff_snapshots"] == true
+	switch r.URL.Path {
+	case "/snapshot/load":
+		if problem := loads(doc); problem != "" {
+			refuse(w, problem)
+			os.Exit(1) // as Firecracker does
+		}
+		f.paused = true
+	case "/vm":
+		f.paused = doc["state"] == "Paused"
+	case "/snapshot/create":
+		if problem := f.freeze(doc); problem != "" {
+			refuse(w, problem)
+			return
+		}
+	}
 	w.WriteHeader(http.StatusNoContent)
 	if r.URL.Path == "/actions" {
 		go guest(f.args)
 	}
+}
+
+// loads looks whether what a frozen machine comes from is there, relative to the jail's root.
+func loads(doc map[string]any) string {
+	backend, _ := doc["mem_backend"].(map[string]any)
+	for _, path := range []any{doc["snapshot_path"], backend["backend_path"]} {
+		name, _ := path.(string)
+		if _, err := os.Stat(strings.TrimPrefix(name, "/")); err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
+// freeze writes files as a snapshot's are: the memory is a hole but for its first page.
+func (f *fakeServer) freeze(doc map[string]any) string {
+	switch {
+	case !f.paused:
+		return "save/restore unavailable while running"
+	case doc["snapshot_type"] == "Diff" && !f.tracks:
+		return "Diff snapshots are not allowed on uVMs with dirty page tracking disabled"
+	}
+	for _, file := range []struct {
+		key  string
+		size int64
+	}{{"snapshot_path", 4096}, {"mem_file_path", 128 << 20}} {
+		name, _ := doc[file.key].(string)
+		w, err := os.OpenFile(strings.TrimPrefix(name, "/"), os.O_WRONLY, 0)
+		if err == nil {
+			_, err = w.Write(bytes.Repeat([]byte{1}, 4096))
+		}
+		if err == nil {
+			err = w.Truncate(file.size)
+		}
+		if err != nil {
+			return err.Error()
+		}
+		w.Close()
+	}
+	return ""
 }
 
 func refuse(w http.ResponseWriter, message string) {

@@ -19,6 +19,13 @@ const (
 	logName       = "log"
 	consoleName   = "console"
 	socketName    = "run/firecracker.socket"
+	// What a machine begins from.
+	stateName  = "state"
+	memoryName = "memory"
+	pagerName  = "pager.socket"
+	// What a machine is frozen into.
+	newStateName  = "new-state"
+	newMemoryName = "new-memory"
 )
 
 // maxOpenFiles is the jailer's own default. Firecracker grows its table of files to this size at its start, which saves time

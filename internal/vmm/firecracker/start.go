@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,23 +38,30 @@ type step struct {
 	run  func(*start, context.Context) error
 }
 
-// steps make a machine. Each of the host's objects is made by one of them.
-var steps = []step{
-	{"cgroup", (*start).makeGroup},
-	{"chroot", (*start).makeJail},
-	{"files", (*start).provide},
-	{"process", (*start).spawn},
-	{"socket", (*start).await},
-	{"configure", (*start).configure},
-	{"boot", (*start).boot},
-}
+// Each of the host's objects is made by one of the first steps; then a machine is described and booted, or loaded.
+var (
+	firstSteps = []step{
+		{"cgroup", (*start).makeGroup},
+		{"chroot", (*start).makeJail},
+		{"files", (*start).provide},
+		{"process", (*start).spawn},
+		{"socket", (*start).await},
+	}
+	bootSteps = append(slices.Clone(firstSteps), step{"configure", (*start).configure}, step{"boot", (*start).boot})
+	loadSteps = append(slices.Clone(firstSteps), step{"load", (*start).load}, step{"metadata", (*start).fill}, step{"resume", (*start).resume})
+)
 
 // stepPrefix is before the names of steps wherever they are shown with those of others.
 const stepPrefix = "vmm."
 
-// Failpoints are the names of the points that every Start passes, in their order: one before anything is made and one after
-// each step.
-func Failpoints() []string {
+// Failpoints are the names of the points that every Start that boots passes, in their order: one before anything is made and one
+// after each step. LoadFailpoints are those of a Start from a frozen machine.
+func Failpoints() []string { return points(bootSteps) }
+
+// LoadFailpoints are the names of the points that every Start from a frozen machine passes.
+func LoadFailpoints() []string { return points(loadSteps) }
+
+func points(steps []step) []string {
 	names := []string{stepPrefix + "start"}
 	for _, s := range steps {
 		names = append(names, stepPrefix+s.name)
@@ -61,7 +69,7 @@ func Failpoints() []string {
 	return names
 }
 
-// Start boots a machine.
+// Start boots a machine, or begins from a frozen one.
 func (d *Driver) Start(ctx context.Context, cfg vmm.Config) (_ vmm.Machine, err error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
@@ -78,6 +86,10 @@ func (d *Driver) Start(ctx context.Context, cfg vmm.Config) (_ vmm.Machine, err 
 	}
 	s := &start{d: d, cfg: cfg, binaries: b, cu: cleanup.New(ctx)}
 	defer s.cu.Clean(&err)
+	steps := bootSteps
+	if cfg.From != nil {
+		steps = loadSteps
+	}
 	var took []vmm.Step
 	for _, step := range steps {
 		began := time.Now()
@@ -123,10 +135,7 @@ func (s *start) makeJail(context.Context) error {
 
 // provide puts the machine's files into the chroot: all of them before the process runs.
 func (s *start) provide(ctx context.Context) error {
-	files := []vmm.Drive{
-		{ID: kernelName, Path: s.cfg.Kernel, ReadOnly: true},
-		{ID: initramfsName, Path: s.cfg.Initramfs, ReadOnly: true},
-	}
+	files := s.origin()
 	for _, d := range s.cfg.Drives {
 		files = append(files, vmm.Drive{ID: drivesName + d.ID, Path: d.Path, ReadOnly: d.ReadOnly})
 	}
@@ -148,6 +157,18 @@ func (s *start) provide(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// origin is what the machine begins from, by the names in the jail.
+func (s *start) origin() []vmm.Drive {
+	from := s.cfg.From
+	switch {
+	case from == nil:
+		return []vmm.Drive{{ID: kernelName, Path: s.cfg.Kernel, ReadOnly: true}, {ID: initramfsName, Path: s.cfg.Initramfs, ReadOnly: true}}
+	case from.Pager != "":
+		return []vmm.Drive{{ID: stateName, Path: from.State, ReadOnly: true}, {ID: pagerName, Path: from.Pager, ReadOnly: true}}
+	}
+	return []vmm.Drive{{ID: stateName, Path: from.State, ReadOnly: true}, {ID: memoryName, Path: from.Memory, ReadOnly: true}}
 }
 
 // spawn starts the process and what watches it.
@@ -246,6 +267,26 @@ func (s *start) boot(ctx context.Context) error {
 	defer stop()
 	return s.m.client.Put(ctx, api.PathActions, api.Action{ActionType: api.InstanceStart})
 }
+
+// load makes the process the frozen machine. A load that fails ends the process: there is nothing to try again.
+func (s *start) load(ctx context.Context) error {
+	ctx, stop := s.m.whileAlive(ctx)
+	defer stop()
+	return s.m.client.Put(ctx, api.PathSnapshotLoad, loadRequest(&s.cfg, s.binaries.version.Features()))
+}
+
+// fill gives the loaded machine its metadata: that it has the service is part of what was frozen, the document is not.
+func (s *start) fill(ctx context.Context) error {
+	if s.cfg.Metadata == nil {
+		return nil
+	}
+	ctx, stop := s.m.whileAlive(ctx)
+	defer stop()
+	return s.m.client.Put(ctx, api.PathMMDS, s.cfg.Metadata)
+}
+
+// resume lets the virtual CPUs of a loaded machine go on.
+func (s *start) resume(ctx context.Context) error { return s.m.Resume(ctx) }
 
 // settle is how long a start that failed for want of an answer waits for the end of the process, which explains more.
 const settle = 2 * time.Second

@@ -35,6 +35,7 @@ type fakeProcess struct {
 	handle   vmm.Handle
 	cfg      vmm.Config
 	metadata map[string]any
+	paused   bool
 	done     chan struct{}
 	exit     vmm.Exit
 }
@@ -49,6 +50,21 @@ type Fake struct {
 	// OnPatch is called before metadata is changed, OnRemove before anything is removed. Their errors are the call's.
 	OnPatch  func(ctx context.Context, machine string, doc map[string]any) error
 	OnRemove func(ctx context.Context, machine string) error
+	// OnSnapshot is called before anything is written, OnPause before a machine stands still and OnResume before one goes on. Their
+	// errors are the call's.
+	OnSnapshot func(ctx context.Context, machine string, s vmm.Snapshot) error
+	OnPause    func(ctx context.Context, machine string) error
+	OnResume   func(ctx context.Context, machine string) error
+	// Print is what Fingerprint returns; its zero value stands for a version of the fake.
+	Print vmm.Fingerprint
+}
+
+// Fingerprint returns Print.
+func (f *Fake) Fingerprint(context.Context) (vmm.Fingerprint, error) {
+	if f.Print == (vmm.Fingerprint{}) {
+		return vmm.Fingerprint{VMM: "fake", Version: "1.0.0", SnapshotFormat: "1"}, nil
+	}
+	return f.Print, nil
 }
 
 // Start makes a running machine.
@@ -83,6 +99,9 @@ func (f *Fake) Start(ctx context.Context, cfg vmm.Config) (vmm.Machine, error) {
 // filesThere refuses a configuration whose files are missing.
 func filesThere(cfg vmm.Config) error {
 	paths := []string{cfg.Kernel, cfg.Initramfs}
+	if cfg.From != nil {
+		paths = []string{cfg.From.State, cfg.From.Memory + cfg.From.Pager}
+	}
 	for _, d := range cfg.Drives {
 		paths = append(paths, d.Path)
 	}
@@ -234,4 +253,73 @@ func (m *fakeMachine) PatchMetadata(ctx context.Context, doc map[string]any) err
 		}
 	}
 	return nil
+}
+
+// Pause lets the machine stand still.
+func (m *fakeMachine) Pause(ctx context.Context) error {
+	return m.setPaused(ctx, true, m.f.OnPause)
+}
+
+// Resume lets it go on.
+func (m *fakeMachine) Resume(ctx context.Context) error {
+	return m.setPaused(ctx, false, m.f.OnResume)
+}
+
+func (m *fakeMachine) setPaused(ctx context.Context, paused bool, hook func(context.Context, string) error) error {
+	if hook != nil {
+		if err := hook(ctx, m.p.handle.ID); err != nil {
+			return err
+		}
+	}
+	m.f.Host.mu.Lock()
+	defer m.f.Host.mu.Unlock()
+	if m.p.ended() {
+		return fmt.Errorf("machine %s has ended: %w", m.p.handle.ID, errs.ErrUnavailable)
+	}
+	m.p.paused = paused
+	return nil
+}
+
+// pageBytes is what the fake's memory files consist of.
+const pageBytes = 4096
+
+// Snapshot writes a state file, and a memory file whose first page says whose it is; the rest is a hole.
+func (m *fakeMachine) Snapshot(ctx context.Context, s vmm.Snapshot) (err error) {
+	if m.f.OnSnapshot != nil {
+		if err := m.f.OnSnapshot(ctx, m.p.handle.ID, s); err != nil {
+			return err
+		}
+	}
+	m.f.Host.mu.Lock()
+	defer m.f.Host.mu.Unlock()
+	switch {
+	case m.p.ended():
+		return fmt.Errorf("machine %s has ended: %w", m.p.handle.ID, errs.ErrUnavailable)
+	case !m.p.paused:
+		return fmt.Errorf("machine %s is not paused: %w", m.p.handle.ID, errs.ErrFailedPrecondition)
+	case s.Diff && !m.p.cfg.TrackDirty:
+		return fmt.Errorf("machine %s does not track its pages: %w", m.p.handle.ID, errs.ErrFailedPrecondition)
+	}
+	page := make([]byte, pageBytes)
+	copy(page, m.p.handle.ID)
+	if err := writeNew(s.State, page, pageBytes); err != nil {
+		return err
+	}
+	if err := writeNew(s.Memory, page, int64(m.p.cfg.MemoryMiB)<<20); err != nil {
+		return errors.Join(err, os.Remove(s.State))
+	}
+	return nil
+}
+
+// writeNew makes a file that is not there yet.
+func writeNew(path string, data []byte, size int64) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s: %w", path, errs.ErrAlreadyExists)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Truncate(size), f.Close())
 }

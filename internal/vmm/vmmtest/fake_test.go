@@ -39,6 +39,7 @@ func TestFakePassesTheSuite(t *testing.T) {
 		ends[reason] = End{Provoke: func(_ *testing.T, m vmm.Machine) { host.End(m.Handle().ID, exit) }}
 	}
 	Run(t, Harness{
+		Folder: func(t *testing.T) string { return t.TempDir() },
 		New:    func(*testing.T) vmm.Driver { return &Fake{Host: host} },
 		Config: someConfig,
 		Ends:   ends,

@@ -19,6 +19,8 @@ type Harness struct {
 	New func(t *testing.T) vmm.Driver
 	// Config returns the configuration of a machine with a new id that boots and then idles. It has metadata and a console.
 	Config func(t *testing.T) vmm.Config
+	// Folder makes a folder for snapshots, on the file system of the driver's state folder. It is gone when the test ends.
+	Folder func(t *testing.T) string
 	// Ends are ways for a machine to end other than by Kill and Remove. The suite covers ExitGuest, ExitSignal and ExitOOM.
 	Ends map[vmm.ExitReason]End
 }
@@ -49,6 +51,9 @@ func Run(t *testing.T, h Harness) {
 		{"Metadata", testMetadata},
 		{"Recover", testRecover},
 		{"RecoverNeedsTheSameProcess", testRecoverOther},
+		{"PauseAndResume", testPause},
+		{"Freeze", testFreeze},
+		{"FreezeRefusals", testFreezeRefusals},
 		{"Ends", testEnds},
 		{"RemoveNothing", testRemoveNothing},
 	} {

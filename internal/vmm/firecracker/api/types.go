@@ -13,10 +13,18 @@ const (
 	PathActions       = "/actions"
 )
 
+// The paths of the requests that freeze a machine and begin from a frozen one.
+const (
+	PathVM             = "/vm"
+	PathSnapshotCreate = "/snapshot/create"
+	PathSnapshotLoad   = "/snapshot/load"
+)
+
 // MachineConfig is the body of PUT /machine-config.
 type MachineConfig struct {
-	VCPUCount  int `json:"vcpu_count"`
-	MemSizeMiB int `json:"mem_size_mib"`
+	VCPUCount       int  `json:"vcpu_count"`
+	MemSizeMiB      int  `json:"mem_size_mib"`
+	TrackDirtyPages bool `json:"track_dirty_pages,omitempty"`
 }
 
 // BootSource is the body of PUT /boot-source.
@@ -71,3 +79,49 @@ type Action struct {
 
 // InstanceStart is the action that starts the virtual CPUs.
 const InstanceStart = "InstanceStart"
+
+// VM is the body of PATCH /vm.
+type VM struct {
+	State string `json:"state"`
+}
+
+// The states of VM.
+const (
+	Paused  = "Paused"
+	Resumed = "Resumed"
+)
+
+// SnapshotCreate is the body of PUT /snapshot/create.
+type SnapshotCreate struct {
+	SnapshotType string `json:"snapshot_type"`
+	SnapshotPath string `json:"snapshot_path"`
+	MemFilePath  string `json:"mem_file_path"`
+}
+
+// The types of a snapshot.
+const (
+	Full = "Full"
+	Diff = "Diff"
+)
+
+// SnapshotLoad is the body of PUT /snapshot/load.
+type SnapshotLoad struct {
+	SnapshotPath string     `json:"snapshot_path"`
+	MemBackend   MemBackend `json:"mem_backend"`
+	// TrackDirtyPages is for 1.13 and later, EnableDiffSnapshots the same for those before.
+	TrackDirtyPages     bool `json:"track_dirty_pages,omitempty"`
+	EnableDiffSnapshots bool `json:"enable_diff_snapshots,omitempty"`
+	ResumeVM            bool `json:"resume_vm"`
+}
+
+// MemBackend is where a loaded machine's memory comes from.
+type MemBackend struct {
+	BackendType string `json:"backend_type"`
+	BackendPath string `json:"backend_path"`
+}
+
+// The types of a MemBackend.
+const (
+	File = "File"
+	Uffd = "Uffd"
+)

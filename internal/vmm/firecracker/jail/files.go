@@ -14,7 +14,8 @@ import (
 )
 
 // Provide makes what is at the host's path appear in the jail as name: a block device as a node of the process's own, a
-// read-only file as a hard link that the process can't write to, a writable file as a hard link that belongs to the process.
+// read-only file as a hard link that the process can't write to, a writable file as a hard link that belongs to the process, a
+// socket as a hard link of it, which leads to whoever listens. It is only for use before the process runs.
 //
 // Errors: ErrNotFound when the path is not there; ErrInvalid when it is something else, or a writable file on another file
 // system than the jail.
@@ -29,8 +30,10 @@ func (j *Jail) Provide(path, name string, readOnly bool) error {
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFBLK:
 		return j.device(st.Rdev, name, readOnly)
+	case st.Mode&unix.S_IFMT == unix.S_IFSOCK:
+		return j.socket(path, name)
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return fmt.Errorf("%s is neither a file nor a block device: %w", path, errs.ErrInvalid)
+		return fmt.Errorf("%s is neither a file, a block device nor a socket: %w", path, errs.ErrInvalid)
 	case readOnly:
 		return j.share(path, name)
 	default:
@@ -71,6 +74,37 @@ func (j *Jail) share(path, name string) error {
 	}
 	defer staged.Close()
 	return j.link(staged, name)
+}
+
+// socket links a socket.
+func (j *Jail) socket(path, name string) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	return j.link(f, name)
+}
+
+// Lend gives the running process a new file to write to: it appears in the jail as name and belongs to the process until Return.
+// The owner is changed by the open file, before the process can reach it: whatever the process does with names in its root,
+// no other file becomes its own.
+func (j *Jail) Lend(f *os.File, name string, uid, gid int) error {
+	if err := errors.Join(f.Chmod(0o600), f.Chown(uid, gid)); err != nil {
+		return fmt.Errorf("lend %s: %w", f.Name(), err)
+	}
+	return j.link(f, name)
+}
+
+// Return takes a lent file back: it belongs to us again, and nobody may write to it. Whatever the process has put in its place
+// in the jail is removed.
+func (j *Jail) Return(f *os.File, name string) error {
+	err := unix.Unlinkat(int(j.root.Fd()), name, 0)
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
+	return errors.Join(err, f.Chown(os.Geteuid(), os.Getegid()), f.Chmod(0o444))
 }
 
 // shareable files belong to us, and nobody else can write to them but everybody can read them.

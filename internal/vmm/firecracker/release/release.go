@@ -67,9 +67,29 @@ func (v Version) Supported() error {
 type Features struct {
 	// SerialRateLimit: PUT /serial takes a rate limiter, so a guest that floods its console costs the host little.
 	SerialRateLimit bool
+	// TrackDirtyPages: PUT /snapshot/load has the field track_dirty_pages. Before, the same field is called
+	// enable_diff_snapshots.
+	TrackDirtyPages bool
+	// DiffOfSlots: the memory file of a Diff snapshot is right although the guest's memory has several slots, which it has above
+	// 3 GiB (upstream's #5705).
+	DiffOfSlots bool
 }
+
+// OneSlotMiB is the most memory that is in one slot: above it, x86 has a hole for devices.
+const OneSlotMiB = 3 << 10
+
+// snapshotFormats are the versions of the state files by minor version of Firecracker. Every one is incompatible with every
+// other.
+var snapshotFormats = map[int]string{12: "6", 13: "8", 14: "8", 15: "9", 16: "10"}
+
+// SnapshotFormat is the version of the state files that this version of Firecracker writes and reads.
+func (v Version) SnapshotFormat() string { return snapshotFormats[v.Minor] }
 
 // Features returns what the version can do.
 func (v Version) Features() Features {
-	return Features{SerialRateLimit: v.Compare(Version{1, 16, 0}) >= 0}
+	return Features{
+		SerialRateLimit: v.Compare(Version{1, 16, 0}) >= 0,
+		TrackDirtyPages: v.Compare(Version{1, 13, 0}) >= 0,
+		DiffOfSlots:     v.Compare(Version{1, 14, 2}) >= 0 && v != Version{1, 15, 0},
+	}
 }

@@ -43,10 +43,22 @@ func TestSupported(t *testing.T) {
 }
 
 func TestFeatures(t *testing.T) {
-	for text, want := range map[string]bool{"1.12.1": false, "1.15.9": false, "1.16.0": true, "1.16.1": true} {
-		v, _ := ParseVersion(text)
-		if got := v.Features().SerialRateLimit; got != want {
-			t.Errorf("%v: SerialRateLimit %v, want %v", v, got, want)
+	for text, want := range map[string]Features{
+		"1.12.1": {}, "1.13.0": {TrackDirtyPages: true}, "1.14.1": {TrackDirtyPages: true},
+		"1.14.2": {TrackDirtyPages: true, DiffOfSlots: true}, "1.15.0": {TrackDirtyPages: true},
+		"1.15.9": {TrackDirtyPages: true, DiffOfSlots: true}, "1.16.0": {SerialRateLimit: true, TrackDirtyPages: true, DiffOfSlots: true},
+	} {
+		v, err := ParseVersion(text)
+		if err != nil || v.Features() != want {
+			t.Errorf("%v: %+v, want %+v", v, v.Features(), want)
+		}
+	}
+}
+
+func TestEverySupportedVersionHasASnapshotFormat(t *testing.T) {
+	for minor := Oldest.Minor; minor <= NewestMinor.Minor; minor++ {
+		if v := (Version{1, minor, 0}); v.Supported() != nil || v.SnapshotFormat() == "" {
+			t.Errorf("%v: %v, format %q", v, v.Supported(), v.SnapshotFormat())
 		}
 	}
 }
