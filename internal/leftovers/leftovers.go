@@ -54,6 +54,7 @@ const (
 	uuidPrefix  = "WRENN-"
 	tableName   = "wrenn"
 	cgroupName  = "wrenn"
+	pagersName  = "wrenn-pager"
 	jailDir     = "jail"
 	sandboxDir  = "sandboxes"
 	slotDir     = "slots"

@@ -50,7 +50,8 @@ func (h *host) processOwner(dir string, roots map[string]string) (owner string, 
 		for line := range strings.Lines(string(b)) {
 			// "0::/wrenn/<id>" is the unified hierarchy's line.
 			path, unified := strings.CutPrefix(strings.TrimSpace(line), "0::/")
-			if rest, ok := below(cgroupName, path); unified && (ok || path == cgroupName) {
+			top, rest, _ := strings.Cut(path, "/")
+			if unified && (top == cgroupName || top == pagersName) {
 				first, _, _ := strings.Cut(rest, "/")
 				owner, _ = parseID(first)
 				return owner, true
@@ -106,9 +107,20 @@ func (h *host) chrootInodes() (map[string]string, error) {
 	return roots, nil
 }
 
-// cgroups lists our parent group and all that is in it.
+// cgroups lists our parent groups and all that is in them.
 func (h *host) cgroups() ([]Object, error) {
-	top := filepath.Join(h.sys, "fs/cgroup", cgroupName)
+	var list []Object
+	for _, name := range []string{cgroupName, pagersName} {
+		some, err := groupsBelow(filepath.Join(h.sys, "fs/cgroup", name))
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, some...)
+	}
+	return list, nil
+}
+
+func groupsBelow(top string) ([]Object, error) {
 	var list []Object
 	err := filepath.WalkDir(top, func(path string, e fs.DirEntry, err error) error {
 		switch {

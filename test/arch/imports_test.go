@@ -17,7 +17,9 @@ const module = "wrenn.dev/wrenn/"
 // list, never of those below. A row names a folder with all that is under it; the longest match counts.
 var layers = [][]string{
 	{"internal/errs"},
-	{"internal/id", "internal/cleanup", "internal/failpoint", "internal/version", "internal/buildcache"},
+	{"internal/id", "internal/cleanup", "internal/failpoint", "internal/version", "internal/buildcache",
+		"internal/inotify", "internal/proc"},
+	{"internal/cgroup"},
 	{"internal/build", "proto"},
 	{"internal/vmm", "internal/disk", "internal/network", "internal/template", "internal/guest/mmds"},
 	{"internal/vmm/vmmtest", "internal/disk/disktest", "internal/network/networktest"},

@@ -35,10 +35,10 @@ import (
 	"strings"
 	"sync"
 
+	"wrenn.dev/wrenn/internal/cgroup"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
 	"wrenn.dev/wrenn/internal/vmm"
-	"wrenn.dev/wrenn/internal/vmm/firecracker/cgroup"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/jail"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/release"
 )
@@ -100,7 +100,7 @@ func New(opts Options) *Driver {
 	return &Driver{
 		opts:   opts,
 		jails:  jail.New(filepath.Join(opts.StateDir, "jail"), filepath.Join(opts.StateDir, "stage")),
-		groups: kernelGroups{cgroup.New(opts.CgroupRoot)},
+		groups: kernelGroups{cgroup.New(opts.CgroupRoot, cgroup.Machines)},
 		launch: launchJailed,
 	}
 }
@@ -110,7 +110,7 @@ type kernelGroups struct{ *cgroup.Parent }
 
 // Create and Get return the real groups as the interface.
 func (k kernelGroups) Create(id string, limits vmm.Limits) (group, error) {
-	return k.Parent.Create(id, limits)
+	return k.Parent.Create(id, cgroup.Limits(limits))
 }
 
 // Get returns the real group of an id.

@@ -7,8 +7,8 @@ import (
 	"strconv"
 	"syscall"
 
-	"wrenn.dev/wrenn/internal/vmm/firecracker/cgroup"
-	"wrenn.dev/wrenn/internal/vmm/firecracker/proc"
+	"wrenn.dev/wrenn/internal/cgroup"
+	"wrenn.dev/wrenn/internal/proc"
 )
 
 // Paths inside every jail.
@@ -62,7 +62,7 @@ func (l *launch) args() []string {
 	return []string{
 		"--id", l.id, "--exec-file", l.exec, "--uid", strconv.Itoa(l.uid), "--gid", strconv.Itoa(l.gid),
 		"--chroot-base-dir", l.base, "--netns", l.netns,
-		"--cgroup-version", "2", "--parent-cgroup", cgroup.ParentName + "/" + l.id,
+		"--cgroup-version", "2", "--parent-cgroup", cgroup.Machines + "/" + l.id,
 		"--resource-limit", fmt.Sprintf("fsize=%d", l.maxFileSize), "--resource-limit", fmt.Sprintf("no-file=%d", maxOpenFiles),
 		"--", "--api-sock", "/" + socketName, "--log-path", "/" + logName, "--level", "Warning", "--show-level",
 	}

@@ -8,11 +8,11 @@ import (
 	"sync"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/proc"
 	"wrenn.dev/wrenn/internal/vmm"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/api"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/jail"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/printable"
-	"wrenn.dev/wrenn/internal/vmm/firecracker/proc"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/release"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/sink"
 )

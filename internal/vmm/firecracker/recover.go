@@ -8,9 +8,9 @@ import (
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
+	"wrenn.dev/wrenn/internal/proc"
 	"wrenn.dev/wrenn/internal/vmm"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/jail"
-	"wrenn.dev/wrenn/internal/vmm/firecracker/proc"
 )
 
 // Recover returns the running machine of a handle. Beside pid, start time and boot id, the process must be in the id's

@@ -13,9 +13,9 @@ import (
 	"wrenn.dev/wrenn/internal/cleanup"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/failpoint"
+	"wrenn.dev/wrenn/internal/inotify"
 	"wrenn.dev/wrenn/internal/vmm"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/api"
-	"wrenn.dev/wrenn/internal/vmm/firecracker/inotify"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/jail"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/sink"
 )

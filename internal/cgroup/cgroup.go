@@ -1,4 +1,5 @@
-// Package cgroup puts each machine's process into a cgroup of its own, with limits, under one parent of ours.
+// Package cgroup puts a process that serves one sandbox into a cgroup of its own, with limits, under a parent of ours: the machines'
+// or the pagers'.
 //
 // A process is born in its group (clone3 with the group's descriptor), so there is no moment at which it runs without its
 // limits, and none at which killing the group would miss it.
@@ -19,15 +20,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wrenn.dev/wrenn/internal/errs"
-	"wrenn.dev/wrenn/internal/vmm"
-	"wrenn.dev/wrenn/internal/vmm/firecracker/inotify"
+	"wrenn.dev/wrenn/internal/inotify"
 )
 
 const (
 	// DefaultRoot is where the unified hierarchy is mounted.
 	DefaultRoot = "/sys/fs/cgroup"
-	// ParentName is the group that all machines' groups are in.
-	ParentName = "wrenn"
+	// Machines is the group that all machines' groups are in.
+	Machines = "wrenn"
+	// Pagers is the group that all their page-fault servers' groups are in.
+	Pagers = "wrenn-pager"
 	// cpuPeriod is the period of cpu.max, in microseconds.
 	cpuPeriod = 100_000
 	// maxFile bounds what is read of a group's file.
@@ -38,13 +40,23 @@ const (
 
 var controllers = []string{"cpu", "memory", "pids"}
 
-// Parent is the group of all machines' groups.
-type Parent struct{ root string }
+// Limits bound what the processes of a group may take from the host.
+type Limits struct {
+	// MemoryMaxBytes is memory.max, 0 for no limit.
+	MemoryMaxBytes int64
+	// CPUQuota is how many CPUs the group may use (cpu.max over a period of 100 ms), 0 for no limit.
+	CPUQuota float64
+	// PIDsMax is pids.max: threads included.
+	PIDsMax int
+}
 
-// New returns the parent below a mounted unified hierarchy. It makes nothing.
-func New(root string) *Parent { return &Parent{root} }
+// Parent is a group of groups, Machines or Pagers.
+type Parent struct{ root, name string }
 
-func (p *Parent) dir() string { return filepath.Join(p.root, ParentName) }
+// New returns the parent of that name below a mounted unified hierarchy. It makes nothing.
+func New(root, name string) *Parent { return &Parent{root, name} }
+
+func (p *Parent) dir() string { return filepath.Join(p.root, p.name) }
 
 // Get returns the group of an id, which need not exist.
 func (p *Parent) Get(id string) *Group { return &Group{filepath.Join(p.dir(), id)} }
@@ -53,7 +65,7 @@ func (p *Parent) Get(id string) *Group { return &Group{filepath.Join(p.dir(), id
 //
 // Errors: ErrAlreadyExists when there is one, ErrFailedPrecondition when the host has no unified hierarchy or lacks a
 // controller.
-func (p *Parent) Create(id string, limits vmm.Limits) (*Group, error) {
+func (p *Parent) Create(id string, limits Limits) (*Group, error) {
 	for try := 1; ; try++ {
 		g, err := p.create(id, limits)
 		// Another process may have removed the parent while it was empty, or made it anew without its controllers yet.
@@ -63,7 +75,7 @@ func (p *Parent) Create(id string, limits vmm.Limits) (*Group, error) {
 	}
 }
 
-func (p *Parent) create(id string, limits vmm.Limits) (*Group, error) {
+func (p *Parent) create(id string, limits Limits) (*Group, error) {
 	if err := p.prepare(); err != nil {
 		return nil, err
 	}
@@ -146,7 +158,7 @@ func (p *Parent) Tidy() error {
 type Group struct{ dir string }
 
 // setUp makes sure that the group can be killed as a whole, and writes its limits.
-func (g *Group) setUp(l vmm.Limits) error {
+func (g *Group) setUp(l Limits) error {
 	if _, err := os.Stat(filepath.Join(g.dir, "cgroup.kill")); err != nil {
 		return fmt.Errorf("the kernel has no cgroup.kill; Linux 5.14 or later is needed: %w", errs.ErrFailedPrecondition)
 	}
@@ -155,13 +167,17 @@ func (g *Group) setUp(l vmm.Limits) error {
 
 // limit writes the limits. Swap is none: a guest's memory never goes to a disk of the host. One process that runs out of
 // memory ends all of the group.
-func (g *Group) limit(l vmm.Limits) error {
+func (g *Group) limit(l Limits) error {
 	cpu := "max"
 	if l.CPUQuota > 0 {
 		cpu = strconv.FormatInt(max(int64(l.CPUQuota*cpuPeriod), 1000), 10)
 	}
+	memory := "max"
+	if l.MemoryMaxBytes > 0 {
+		memory = strconv.FormatInt(l.MemoryMaxBytes, 10)
+	}
 	for _, f := range []struct{ name, value string }{
-		{"memory.max", strconv.FormatInt(l.MemoryMaxBytes, 10)},
+		{"memory.max", memory},
 		{"memory.oom.group", "1"},
 		{"pids.max", strconv.Itoa(l.PIDsMax)},
 		{"cpu.max", cpu + " " + strconv.Itoa(cpuPeriod)},

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"wrenn.dev/wrenn/internal/errs"
-	"wrenn.dev/wrenn/internal/vmm"
 )
 
 // files makes a folder that looks like a group: the kernel makes these files with the folder.
@@ -27,11 +26,11 @@ func files(t *testing.T, dir string, content map[string]string) {
 
 func TestCreateNeedsTheHierarchyAndItsControllers(t *testing.T) {
 	root := t.TempDir()
-	if _, err := New(root).Create("a", vmm.Limits{}); !errors.Is(err, errs.ErrFailedPrecondition) {
+	if _, err := New(root, Machines).Create("a", Limits{}); !errors.Is(err, errs.ErrFailedPrecondition) {
 		t.Errorf("without a hierarchy: %v", err)
 	}
 	files(t, root, map[string]string{"cgroup.controllers": "cpu pids\n"})
-	_, err := New(root).Create("a", vmm.Limits{})
+	_, err := New(root, Machines).Create("a", Limits{})
 	if !errors.Is(err, errs.ErrFailedPrecondition) || !strings.Contains(err.Error(), "memory") {
 		t.Errorf("without a controller: %v", err)
 	}
@@ -58,12 +57,13 @@ func TestEnableWritesOnlyWhatIsMissing(t *testing.T) {
 func TestLimit(t *testing.T) {
 	names := []string{"memory.max", "memory.oom.group", "pids.max", "cpu.max", "memory.swap.max"}
 	for _, c := range []struct {
-		limits vmm.Limits
+		limits Limits
 		want   string
 	}{
-		{vmm.Limits{MemoryMaxBytes: 1 << 30, CPUQuota: 1.5, PIDsMax: 70}, "1073741824|1|70|150000 100000|0"},
-		{vmm.Limits{MemoryMaxBytes: 1, PIDsMax: 1}, "1|1|1|max 100000|0"},
-		{vmm.Limits{MemoryMaxBytes: 1, PIDsMax: 1, CPUQuota: 0.001}, "1|1|1|1000 100000|0"},
+		{Limits{MemoryMaxBytes: 1 << 30, CPUQuota: 1.5, PIDsMax: 70}, "1073741824|1|70|150000 100000|0"},
+		{Limits{MemoryMaxBytes: 1, PIDsMax: 1}, "1|1|1|max 100000|0"},
+		{Limits{PIDsMax: 1}, "max|1|1|max 100000|0"},
+		{Limits{MemoryMaxBytes: 1, PIDsMax: 1, CPUQuota: 0.001}, "1|1|1|1000 100000|0"},
 	} {
 		dir := t.TempDir()
 		for _, name := range names {
@@ -83,15 +83,15 @@ func TestLimit(t *testing.T) {
 	}
 	bare := t.TempDir()
 	files(t, bare, map[string]string{"memory.max": "", "memory.oom.group": "", "pids.max": "", "cpu.max": ""})
-	if err := (&Group{bare}).limit(vmm.Limits{}); err != nil {
+	if err := (&Group{bare}).limit(Limits{}); err != nil {
 		t.Errorf("a kernel without swap: %v", err)
 	}
 }
 
 func TestEventsAndMembers(t *testing.T) {
 	root := t.TempDir()
-	p := New(root)
-	dir := filepath.Join(root, ParentName, "a")
+	p := New(root, Machines)
+	dir := filepath.Join(root, Machines, "a")
 	files(t, dir, map[string]string{
 		"memory.events": "low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\noom_group_kill 1\n",
 		"cgroup.procs":  "12\n345\n", "cgroup.events": "populated 1\nfrozen 0\n",
@@ -110,11 +110,11 @@ func TestEventsAndMembers(t *testing.T) {
 	if err := none.Remove(); err != nil {
 		t.Errorf("Remove of a group that is not there: %v", err)
 	}
-	files(t, filepath.Join(root, ParentName), map[string]string{"cgroup.procs": ""})
+	files(t, filepath.Join(root, Machines), map[string]string{"cgroup.procs": ""})
 	if ids, err := p.List(); err != nil || !slices.Equal(ids, []string{"a"}) {
 		t.Errorf("List = %v, %v", ids, err)
 	}
-	if ids, err := New(t.TempDir()).List(); err != nil || ids != nil {
+	if ids, err := New(t.TempDir(), Machines).List(); err != nil || ids != nil {
 		t.Errorf("List without a parent = %v, %v", ids, err)
 	}
 	if err := p.Tidy(); err != nil {
@@ -125,10 +125,10 @@ func TestEventsAndMembers(t *testing.T) {
 // TestKillWaitsForTheEnd plays the kernel: the group becomes empty some time after cgroup.kill was written.
 func TestKillWaitsForTheEnd(t *testing.T) {
 	root := t.TempDir()
-	dir := filepath.Join(root, ParentName, "a")
+	dir := filepath.Join(root, Machines, "a")
 	files(t, dir, map[string]string{"cgroup.events": "populated 1\n", "cgroup.kill": ""})
 	done := make(chan error, 1)
-	go func() { done <- New(root).Get("a").Kill(t.Context()) }()
+	go func() { done <- New(root, Machines).Get("a").Kill(t.Context()) }()
 	for {
 		if text, _ := read(dir, "cgroup.kill"); text == "1" {
 			break
