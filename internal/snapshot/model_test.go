@@ -208,7 +208,7 @@ func checks(t *testing.T, n string) {
 
 // TestLineages runs sandboxes through random lives beside a model of plain arrays.
 func TestLineages(t *testing.T) {
-	checks(t, "25")
+	checks(t, "10")
 	dir := t.TempDir()
 	run := 0
 	rapid.Check(t, func(rt *rapid.T) {

@@ -28,7 +28,7 @@ func harm(t *testing.T, path string) *os.File {
 	return f
 }
 
-// offsets are places of a file to flip a byte at: all of a short one, and of a long one those around every border and some between.
+// offsets are places of a file to flip a byte at: all of a short one; of a long one those around its data and many between.
 func offsets(size int64) (out []int64) {
 	if size < 8000 {
 		for i := range size {
@@ -36,8 +36,11 @@ func offsets(size int64) (out []int64) {
 		}
 		return out
 	}
-	for at := int64(0); at < size; at += 4096 {
-		out = append(out, at, min(size-1, at+1+at%4093))
+	for _, page := range []int64{0, 1, 2, 99, 100, 101, 255} {
+		out = append(out, page*pageSize, page*pageSize+pageSize-1)
+	}
+	for at := int64(0); at < size; at += 17 * (pageSize + 1) {
+		out = append(out, at)
 	}
 	return append(out, size-1)
 }

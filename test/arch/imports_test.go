@@ -18,10 +18,11 @@ const module = "wrenn.dev/wrenn/"
 var layers = [][]string{
 	{"internal/errs"},
 	{"internal/id", "internal/cleanup", "internal/failpoint", "internal/version", "internal/buildcache",
-		"internal/inotify", "internal/proc"},
+		"internal/inotify", "internal/proc", "internal/snapshot/blockmap", "internal/snapshot/sparse"},
 	{"internal/cgroup"},
 	{"internal/build", "proto"},
-	{"internal/vmm", "internal/disk", "internal/network", "internal/template", "internal/guest/mmds"},
+	{"internal/vmm", "internal/disk", "internal/network", "internal/template", "internal/snapshot", "internal/guest/mmds"},
+	{"internal/pager"},
 	{"internal/vmm/vmmtest", "internal/disk/disktest", "internal/network/networktest"},
 	{"internal/vmm/firecracker", "internal/disk/devmapper", "internal/disk/dm", "internal/disk/loop", "internal/network/linux"},
 	{"internal/guest/init", "internal/guest/envd", "internal/guest/client"},

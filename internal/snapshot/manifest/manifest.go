@@ -150,6 +150,7 @@ func text(v any) string {
 	return "none"
 }
 
+// String is for people.
 func (d Drive) String() string {
 	if d.ReadOnly {
 		return d.ID + " read-only"
