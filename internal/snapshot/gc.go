@@ -98,6 +98,9 @@ func (s *Store) stagings() (dead []*os.File, pins []string, err error) {
 		}
 		path := filepath.Join(s.root, e.Name())
 		d, err := holdFolder(path)
+		if errors.Is(err, fs.ErrNotExist) { // its owner has just removed it
+			continue
+		}
 		if err != nil {
 			return dead, nil, err
 		}

@@ -122,16 +122,12 @@ func (g *Staging) ID() string { return g.id }
 // staging from then on: nobody else has it open for writing, or under another name.
 func (g *Staging) Path(name string) string { return filepath.Join(g.dir(), name) }
 
-// Abort removes what was staged. After Commit it does nothing, so it can be deferred. It works although ctx has ended.
-func (g *Staging) Abort(ctx context.Context) error {
+// Abort removes what was staged. After Commit it does nothing, so it can be deferred. It works although ctx has ended. It
+// needs no lock but the folder's: GC leaves a folder that is held alone.
+func (g *Staging) Abort(context.Context) error {
 	if g.held == nil {
 		return nil
 	}
-	release, err := g.s.lock(context.WithoutCancel(ctx))
-	if err != nil {
-		return g.end(err) // without an owner: the next GC's
-	}
-	defer release()
 	return g.end(os.RemoveAll(g.dir()))
 }
 

@@ -3,6 +3,7 @@ package manifest
 import (
 	"bytes"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -232,4 +233,24 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("another encoding was accepted")
 		}
 	})
+}
+
+// TestDocumentedExample holds the document to the encoder: its example is a manifest, and in the encoder's own form.
+func TestDocumentedExample(t *testing.T) {
+	doc, err := os.ReadFile("../../../docs/snapshot-format.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, ok := strings.Cut(string(doc), "```json manifest\n")
+	if !ok {
+		t.Fatal("the document has no example of a manifest")
+	}
+	text, _, _ := strings.Cut(block, "```")
+	m, err := Decode([]byte(text))
+	if err != nil {
+		t.Fatalf("%v; the sample is\n%s", err, encode(t, sample()))
+	}
+	if got := encode(t, m); string(got) != text {
+		t.Errorf("the encoder writes\n%s", got)
+	}
 }

@@ -47,8 +47,8 @@ type PageReader interface {
 var zeroPage = make([]byte, blockmap.PageSize)
 
 // Diff scans a file in which a hole is a page that did not change. f must be writable and have so many pages. It fails with
-// errs.ErrCorrupt for a file of another length and errs.ErrFailedPrecondition for a file system that can't tell a hole of
-// one page. It ends between two chunks when ctx does; the file is then still whole.
+// errs.ErrCorrupt for a file of another length, errs.ErrFailedPrecondition for a file system that can't tell a hole of one
+// page, and errs.ErrResourceExhausted for changes in more pieces than two maps have. It ends between two chunks when ctx does; the file is then still whole.
 func Diff(ctx context.Context, f *os.File, pages int64) (Report, error) {
 	s, err := newScanner(f, pages)
 	if err != nil {
@@ -76,6 +76,7 @@ type scanner struct {
 	before []byte     // the chunk at hand as parent has it
 
 	report Report
+	limit  int   // of changes
 	chunk  int64 // offset of the chunk that sum and bytes are of
 	sum    hash.Hash
 	bytes  int64
@@ -94,7 +95,7 @@ func newScanner(f *os.File, pages int64) (*scanner, error) {
 	if err := sparse.CheckGrain(f, blockmap.PageSize); err != nil {
 		return nil, err
 	}
-	return &scanner{f: f, buf: make([]byte, manifest.ChunkSize), sum: sha256.New()}, nil
+	return &scanner{f: f, buf: make([]byte, manifest.ChunkSize), sum: sha256.New(), limit: 2 * blockmap.MaxRanges}, nil
 }
 
 // span scans the pages of [start, end), chunk by chunk.
@@ -107,6 +108,9 @@ func (s *scanner) span(ctx context.Context, start, end int64) error {
 		if chunk != s.chunk {
 			s.endChunk()
 			s.chunk = chunk
+		}
+		if len(s.report.Changes) > s.limit {
+			return fmt.Errorf("%s has over %d separate changes: %w", s.f.Name(), s.limit, errs.ErrResourceExhausted)
 		}
 		n := min(end, chunk+manifest.ChunkSize) - at
 		if err := s.pages(at, s.buf[:n]); err != nil {

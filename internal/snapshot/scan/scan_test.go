@@ -111,6 +111,36 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+func TestChangesAreBounded(t *testing.T) {
+	f := memory{0: 1, 2: 1, 4: 1, 6: 1, 300: 1}.file(t, t.TempDir(), 512)
+	defer f.Close()
+	s, err := newScanner(f, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.limit = 3
+	if err := s.span(t.Context(), 0, 512*page); !errors.Is(err, errs.ErrResourceExhausted) {
+		t.Error(err)
+	}
+}
+
+// BenchmarkDiff is the speed at which a file of data is read, compared and hashed.
+func BenchmarkDiff(b *testing.B) {
+	const pages = 16 << 8 // 16 MiB
+	m := memory{}
+	for p := range int64(pages) {
+		m[p] = byte(1 + p%255)
+	}
+	f := m.file(b, b.TempDir(), pages)
+	defer f.Close()
+	b.SetBytes(pages * page)
+	for b.Loop() {
+		if _, err := Diff(b.Context(), f, pages); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 type parentFunc func(int64, []byte) error
 
 func (p parentFunc) ReadPages(first int64, buf []byte) error { return p(first, buf) }
