@@ -100,6 +100,7 @@ func (s *server) make(n run) (made uint64, err error) {
 			return 0, err
 		}
 	}
+	tries := 0
 	for done := uint64(0); done < n.count; {
 		bytes, err := s.put(n, done, data)
 		pages := bytes >> n.r.shift
@@ -108,7 +109,10 @@ func (s *server) make(n run) (made uint64, err error) {
 		switch {
 		case err == nil || errors.Is(err, unix.EAGAIN) && pages > 0:
 		case errors.Is(err, unix.EAGAIN):
-			return made, errHeld
+			if tries++; tries > heldTries {
+				return made, errHeld
+			}
+			yield()
 		case errors.Is(err, unix.EEXIST):
 			n.r.present.set(n.first + done)
 			s.stats.Exists++

@@ -138,38 +138,27 @@ func stayTiny() {
 	debug.SetMemoryLimit(8 << 20)
 }
 
+// pager is one that is starting: what was opened while there was privilege.
+type pager struct {
+	src      *source
+	set      *set
+	wake     *waker
+	listener *listener
+	control  *control
+}
+
 // lifetime is what a pager does, from the checks to its end.
 func lifetime(ctx context.Context, c Config, stats *Stats) (err error) {
-	src, err := newSource(c.Layout, c.Files)
-	if err != nil {
+	var p pager
+	defer p.close()
+	if err := p.open(c, stats); err != nil {
 		return err
 	}
-	set, err := openSet(c, stats)
-	if err != nil {
-		return err
-	}
-	defer set.close()
-	wake, err := newWaker()
-	if err != nil {
-		return err
-	}
-	defer wake.close()
-	defer context.AfterFunc(ctx, wake.wake)()
-
-	listener, err := listen(c.Listen)
-	if err != nil {
-		return err
-	}
-	defer listener.close()
-	ctl, err := newControl(c.Control, wake)
-	if err != nil {
-		return err
-	}
-	defer ctl.close()
+	defer context.AfterFunc(ctx, p.wake.wake)()
 	if err := dropPrivilege(c.DropTo, len(c.Files)); err != nil {
 		return err
 	}
-	if err := set.canWrite(); err != nil {
+	if err := p.set.canWrite(); err != nil {
 		return err
 	}
 	debug.FreeOSMemory()
@@ -178,26 +167,56 @@ func lifetime(ctx context.Context, c Config, stats *Stats) (err error) {
 			return fmt.Errorf("say that the pager is ready: %w", err)
 		}
 	}
-	peer, err := handshake(ctx, listener, wake, c.Peer, c.Layout.Size(), time.Now().Add(c.ConnectTimeout))
+	peer, err := handshake(ctx, p.listener, p.wake, c.Peer, c.Layout.Size(), time.Now().Add(c.ConnectTimeout))
 	if err != nil {
 		return err
 	}
 	defer peer.close()
-	listener.close()
-	ctl.start()
-	s, err := newServer(c, src, set, stats, peer)
+	p.listener.close()
+	p.control.start()
+	s, err := newServer(c, p.src, p.set, stats, peer)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	end, err := s.serve(ctx, wake, ctl.requests)
-	if e := set.finish(); e != nil {
-		err = errors.Join(err, e)
-	}
-	if err == nil {
+	end, err := s.serve(ctx, p.wake, p.control.requests)
+	if err = errors.Join(err, p.set.finish()); err == nil {
 		stats.End = end
 	}
 	return err
+}
+
+// open opens everything that is needed later.
+func (p *pager) open(c Config, stats *Stats) (err error) {
+	if p.src, err = newSource(c.Layout, c.Files); err != nil {
+		return err
+	}
+	if p.set, err = openSet(c, stats); err != nil {
+		return err
+	}
+	if p.wake, err = newWaker(); err != nil {
+		return err
+	}
+	if p.listener, err = listen(c.Listen); err != nil {
+		return err
+	}
+	p.control, err = newControl(c.Control, p.wake)
+	return err
+}
+
+func (p *pager) close() {
+	if p.control != nil {
+		p.control.close()
+	}
+	if p.listener != nil {
+		p.listener.close()
+	}
+	if p.wake != nil {
+		p.wake.close()
+	}
+	if p.set != nil {
+		p.set.close()
+	}
 }
 
 // check refuses what cannot work and fills in what was left out.

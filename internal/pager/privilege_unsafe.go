@@ -1,40 +1,33 @@
 package pager
 
 import (
-	"errors"
-	"fmt"
 	"runtime"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"wrenn.dev/wrenn/internal/errs"
 )
 
-// everyThread makes a call on all threads of the process.
-func everyThread(trap, a, b uintptr) error {
-	_, _, errno := syscall.AllThreadsSyscall6(trap, a, b, 0, 0, 0, 0)
-	switch {
-	case errno == 0:
-		return nil
-	case errors.Is(errno, syscall.ENOTSUP):
-		return fmt.Errorf("the binary is built with cgo: %w: %w", errno, errs.ErrFailedPrecondition)
+// forbid puts the filter in force, and takes from every thread the possibility to gain privileges by executing a program. Both are
+// properties of a thread; the kernel's flag to synchronise threads carries them to all, also in a binary with cgo, in which Go's own
+// way of making a call on every thread does not work.
+func forbid() error {
+	code, err := filter()
+	if err != nil {
+		return err
 	}
-	return errno
-}
-
-func prctl(option int, value uintptr) error {
-	return everyThread(unix.SYS_PRCTL, uintptr(option), value)
-}
-
-// dropCapabilities empties all three sets, which empties the ambient one too. The bounding set stays: with no new privileges there
-// is no way to gain from it.
-func dropCapabilities() error {
-	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := new([2]unix.CapUserData)
-	err := everyThread(unix.SYS_CAPSET, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(data)))
-	runtime.KeepAlive(header)
-	runtime.KeepAlive(data)
-	return err
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
+		uintptr(unsafe.Pointer(&program)))
+	switch {
+	case errno != 0:
+		return errno
+	case thread != 0: // the number of one that has a filter of its own
+		return unix.EBUSY
+	}
+	return nil
 }

@@ -20,6 +20,10 @@ const (
 	maxReads = 16
 	// maxPending bounds the faults that wait. Each is a thread that sleeps, and a machine has some dozens of them.
 	maxPending = 16 << 10
+	// heldTries is how often a call that a removal holds up is made again at once. A machine that takes away piece after piece leaves
+	// but a microsecond or two between two of them, in which the kernel lets memory be made. More tries were tried, and keep the
+	// thread that takes away from running.
+	heldTries = 8
 	// heldPause is how long to wait for a removal to have happened after its message was read, which the kernel tells nobody.
 	heldPause = 50 * time.Microsecond
 	// quiet is how long no fault must have come for the rest to be streamed in.
@@ -98,7 +102,16 @@ func newServer(c Config, src *source, set *set, stats *Stats, p *peer) (_ *serve
 	return s, nil
 }
 
+// present counts the pages that are there.
+func (s *server) present() (n uint64) {
+	for _, r := range s.regions {
+		n += r.present.count()
+	}
+	return n
+}
+
 func (s *server) close() {
+	s.stats.Present = s.present()
 	freeBuffer(s.buf)
 	freeBuffer(s.zeros)
 }
@@ -260,9 +273,7 @@ func (s *server) command(op string) Reply {
 	switch op {
 	case opStats:
 		stats := *s.stats
-		for _, r := range s.regions {
-			stats.Present += r.present.count()
-		}
+		stats.Present = s.present()
 		return Reply{Stats: &stats}
 	case opRecordStop:
 		if !s.set.on {

@@ -63,3 +63,6 @@ func poll(fds []unix.PollFd, timeout time.Duration) (int, error) {
 		}
 	}
 }
+
+// yield lets another thread have the processor.
+func yield() { _, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
