@@ -111,6 +111,16 @@ func (f *Fake) Page(addr uint64) (content []byte, copies int) {
 	return f.pages[addr], f.copies
 }
 
+// Waiting says whether a removal is under way. A thread that removes waits until none is.
+func (f *Fake) Waiting() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.removals) == 0 {
+		_ = f.changing()
+	}
+	return len(f.removals)+len(f.pending) > 0
+}
+
 func (f *Fake) rangeOf(addr uint64) *Range {
 	for i, r := range f.ranges {
 		if addr >= r.Start && addr < r.Start+r.Length {
