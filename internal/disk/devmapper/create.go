@@ -15,6 +15,7 @@ import (
 	"wrenn.dev/wrenn/internal/cleanup"
 	"wrenn.dev/wrenn/internal/disk"
 	"wrenn.dev/wrenn/internal/disk/devmapper/dm"
+	"wrenn.dev/wrenn/internal/disk/devmapper/exception"
 	"wrenn.dev/wrenn/internal/disk/devmapper/loop"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/failpoint"
@@ -24,6 +25,8 @@ import (
 // The names of the steps; see failpoint. Each comes after something was made or removed.
 const (
 	pointStore       = "disk.store"
+	pointRestore     = "disk.restore-store"
+	pointRestored    = "disk.restore-copied"
 	pointStoreLoop   = "disk.store-loop"
 	pointBase        = "disk.base"
 	pointBaseCreated = "disk.base-device"
@@ -45,6 +48,10 @@ func Failpoints() []string {
 		pointDeviceGone, pointBaseGone, pointStoreGone)
 }
 
+// RestoreFailpoints are the names of the steps that only a Create from a frozen store has, in their order. They come before
+// all of Failpoints.
+func RestoreFailpoints() []string { return []string{pointRestore, pointRestored} }
+
 // creation is one disk being made.
 type creation struct {
 	*Driver
@@ -55,16 +62,17 @@ type creation struct {
 	// imageBytes is the image's size.
 	imageBytes int64
 	digest     string
+	frozen     *os.File // the frozen store, nil for none
 	undo       *cleanup.Stack
 }
 
 // Create implements disk.Driver.
 func (d *Driver) Create(ctx context.Context, spec disk.Spec) (_ disk.Disk, err error) {
 	c := &creation{Driver: d, id: spec.ID, digest: spec.Base.Digest, undo: cleanup.New(ctx)}
+	defer c.close()
 	if err := c.check(spec); err != nil {
 		return disk.Disk{}, err
 	}
-	defer c.image.Close()
 	if err := context.Cause(ctx); err != nil {
 		return disk.Disk{}, err
 	}
@@ -88,46 +96,51 @@ func (d *Driver) Create(ctx context.Context, spec disk.Spec) (_ disk.Disk, err e
 	return disk.Disk{Device: path, SizeBytes: c.size}, nil
 }
 
-// check refuses a Spec that can't be, and opens the image.
+// check refuses a Spec that can't be, and opens the files that it names.
 func (c *creation) check(spec disk.Spec) error {
 	if _, err := id.Parse(spec.ID); err != nil {
 		return err
 	}
-	if raw, err := hex.DecodeString(c.digest); err != nil || len(raw) != 32 || strings.ToLower(c.digest) != c.digest {
-		return errs.Field("base digest", fmt.Sprintf("%.80q is no sha256", c.digest), "give 64 digits of 0-9a-f")
+	var err error
+	if c.image, c.imageBytes, err = openImage(spec.Base); err != nil {
+		return err
 	}
-	f, err := os.Open(spec.Base.Path)
+	if c.size, err = deviceBytes(spec.SizeBytes, c.imageBytes); err != nil || spec.Store == "" {
+		return err
+	}
+	c.frozen, err = c.openStore(spec.Store, c.size)
+	return err
+}
+
+// close closes what check opened.
+func (c *creation) close() {
+	for _, f := range []*os.File{c.image, c.frozen} {
+		if f != nil {
+			_ = f.Close() // it was only read
+		}
+	}
+}
+
+// openImage opens a base and returns its size.
+func openImage(base disk.Base) (*os.File, int64, error) {
+	if raw, err := hex.DecodeString(base.Digest); err != nil || len(raw) != 32 || strings.ToLower(base.Digest) != base.Digest {
+		return nil, 0, errs.Field("base digest", fmt.Sprintf("%.80q is no sha256", base.Digest), "give 64 digits of 0-9a-f")
+	}
+	f, err := os.Open(base.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("image %s: %w", spec.Base.Path, errs.ErrNotFound)
+		return nil, 0, fmt.Errorf("image %s: %w", base.Path, errs.ErrNotFound)
 	}
 	if err != nil {
-		return fmt.Errorf("image: %w", err)
+		return nil, 0, fmt.Errorf("image: %w", err)
 	}
 	st, err := f.Stat()
 	if err == nil && (!st.Mode().IsRegular() || st.Size() == 0 || st.Size()%dm.SectorBytes != 0) {
-		err = errs.Field("base", fmt.Sprintf("%s is no disk image", spec.Base.Path), "give a file of whole 512-byte sectors")
-	}
-	if err == nil {
-		c.size, err = deviceBytes(spec.SizeBytes, st.Size())
+		err = errs.Field("base", fmt.Sprintf("%s is no disk image", base.Path), "give a file of whole 512-byte sectors")
 	}
 	if err != nil {
-		return errors.Join(err, f.Close())
+		return nil, 0, errors.Join(err, f.Close())
 	}
-	c.image, c.imageBytes = f, st.Size()
-	return nil
-}
-
-// room refuses when the file system of the stores is nearly full.
-func (d *Driver) room() error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(d.cfg.StateDir, &st); err != nil {
-		return fmt.Errorf("state folder %s: %w", d.cfg.StateDir, err)
-	}
-	if free := int64(st.Bavail) * st.Bsize; free < d.cfg.ReserveBytes {
-		return fmt.Errorf("%s has %d MiB free, a new disk needs %d: %w", d.cfg.StateDir, free>>20, d.cfg.ReserveBytes>>20,
-			errs.ErrResourceExhausted)
-	}
-	return nil
+	return f, st.Size(), nil
 }
 
 // build makes the disk from the bottom up and returns its device number. The loop devices are held only until a table
@@ -158,7 +171,7 @@ func (c *creation) build(ctx context.Context) (uint64, error) {
 	return c.device(ctx, device{
 		name: namePrefix + c.id, uuid: uuidPrefix + c.id,
 		table: []dm.Target{{Sectors: uint64(c.size) / dm.SectorBytes, Type: "snapshot",
-			Params: fmt.Sprintf("%s %s P %d", origin, store.Table(), chunkSectors)}},
+			Params: fmt.Sprintf("%s %s P %d", origin, store.Table(), exception.ChunkSectors)}},
 		points: [3]string{pointCreated, pointLoaded, pointLive},
 	})
 }
@@ -178,11 +191,7 @@ func (c *creation) store(ctx context.Context) (*loop.Device, error) {
 	}
 	defer f.Close()
 	c.undo.Add("remove the store", func(ctx context.Context) error { return c.removeStore(ctx, c.id) })
-	size := storeBytes(c.size)
-	if c.cfg.storeLimit > 0 {
-		size = min(size, c.cfg.storeLimit)
-	}
-	if err := f.Truncate(size); err != nil {
+	if err := c.fillStore(ctx, f); err != nil {
 		return nil, err
 	}
 	if err := failpoint.Here(ctx, pointStore); err != nil {
@@ -196,6 +205,21 @@ func (c *creation) store(ctx context.Context) (*loop.Device, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	return store, nil
+}
+
+// fillStore gives a new store its size and, if the disk starts from a frozen one, its content. The kernel makes a store of its
+// own of one that is empty, and reads one that has a header.
+func (c *creation) fillStore(ctx context.Context, f *os.File) error {
+	if c.frozen == nil {
+		return f.Truncate(c.storeBytes(c.size))
+	}
+	if err := failpoint.Here(ctx, pointRestore); err != nil {
+		return err
+	}
+	if _, err := c.copyInto(ctx, f, c.frozen); err != nil {
+		return full(err)
+	}
+	return failpoint.Here(ctx, pointRestored)
 }
 
 // makeFolder makes the sandbox's folder if nobody did before.

@@ -12,12 +12,19 @@
 // path, the device by its uuid, which is of ours alone and never another's. Remove takes both away in the order in which
 // the kernel lets go of them. Nothing is recorded anywhere else.
 //
+// # Freezing
+//
+// A frozen disk is a copy of its store, which is all that the kernel keeps of it: a device whose table names a store that has
+// a header goes on where that store ends. Where the file system can, the copy shares the store's blocks. The package
+// exception reads a store without the kernel.
+//
 // # Room
 //
 // The store's file is as large as a rewrite of the whole device needs, so the store itself never overflows; but it is
 // sparse, and the host's file system may be full before. Then the kernel invalidates the snapshot: every read and write of
-// the device fails from then on, and Usage says Failed. No block ever reads back as something that was not written. Create
-// refuses to start another disk when the file system is nearly full, for the sake of those that run.
+// the device fails from then on, and Usage says Failed. No block ever reads back as something that was not written. For the
+// sake of the disks that run, no other is started when the file system is nearly full, and none is frozen, restored or
+// flattened by a copy that would fill it.
 //
 // The store is written past the page cache where the file system can: the device has a page cache of its own, which is
 // charged to the machine that uses it. The image is read through the page cache, which all sandboxes share.
@@ -65,8 +72,8 @@ type Config struct {
 	// StateDir is the folder of all state. Stores are sandboxes/<id>/cow in it; a sandbox's folder is made if it is not there,
 	// and removed if nothing else is in it. The registry of loop devices is loops/ in it.
 	StateDir string
-	// ReserveBytes is what must be free on the state folder's file system for a disk to be made; 0 means
-	// DefaultReserveBytes, less than 0 that nothing must.
+	// ReserveBytes is what must be free on the state folder's file system for a disk to be made, and what a copy of a store
+	// leaves free where it goes; 0 means DefaultReserveBytes, less than 0 that nothing must be free.
 	ReserveBytes int64
 
 	// storeLimit makes stores smaller than they should be, for a test of a store that overflows.
@@ -131,10 +138,13 @@ func (d *Driver) Watch(ctx context.Context, sandboxID string) error {
 		return u.Failed, err
 	})
 	if err == nil {
-		err = fmt.Errorf("it lost a write, because the host's file system or the store is full, or failed: %w", errs.ErrResourceExhausted)
+		err = errLost
 	}
 	return fmt.Errorf("disk of %s: %w", sandboxID, err)
 }
+
+// errLost is what has become of a disk whose Usage says Failed.
+var errLost = fmt.Errorf("it lost a write, because the host's file system or the store is full, or failed: %w", errs.ErrResourceExhausted)
 
 // status asks the kernel how full the store is. ErrNotFound when there is no device, or one that is half made.
 func status(control *dm.Control, sandboxID string) (disk.Usage, error) {

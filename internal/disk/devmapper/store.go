@@ -1,36 +1,21 @@
 package devmapper
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 
 	"wrenn.dev/wrenn/internal/disk"
 	"wrenn.dev/wrenn/internal/disk/devmapper/dm"
+	"wrenn.dev/wrenn/internal/disk/devmapper/exception"
 	"wrenn.dev/wrenn/internal/errs"
-)
-
-// The store of a disk's changes is the one that dm-snapshot calls persistent: a header chunk, then areas of one metadata
-// chunk and the data chunks that it describes, 16 bytes each. It is what is left of a disk when its device is gone.
-const (
-	chunkBytes   = 4096
-	chunkSectors = chunkBytes / dm.SectorBytes
-	entryBytes   = 16
-	areaChunks   = chunkBytes / entryBytes // data chunks an area
 )
 
 // maxDeviceBytes keeps the store's size, too, within what ext4 allows of a file.
 const maxDeviceBytes = 8 << 40
-
-// storeBytes is the size of a store that a device of this size can't overflow although every chunk of it is rewritten.
-//
-// The kernel clears the next area's metadata as soon as an area is full, so there is one metadata chunk more than areas
-// full of data: without it, the very last write would fail.
-func storeBytes(deviceBytes int64) int64 {
-	chunks := (deviceBytes + chunkBytes - 1) / chunkBytes
-	areas := chunks/areaChunks + 1
-	return (1 + areas + chunks) * chunkBytes
-}
 
 // deviceBytes is the size of the device that a Spec asks for over a base of this size.
 func deviceBytes(asked, base int64) (int64, error) {
@@ -44,7 +29,45 @@ func deviceBytes(asked, base int64) (int64, error) {
 	case asked > maxDeviceBytes:
 		return 0, errs.Field("disk size", fmt.Sprintf("%d bytes is too much", asked), fmt.Sprintf("give at most %d", int64(maxDeviceBytes)))
 	}
-	return (asked + chunkBytes - 1) / chunkBytes * chunkBytes, nil
+	return (asked + exception.ChunkBytes - 1) / exception.ChunkBytes * exception.ChunkBytes, nil
+}
+
+// storeBytes is the size of the store of a device of this size.
+func (d *Driver) storeBytes(deviceBytes int64) int64 {
+	size := exception.StoreBytes(deviceBytes)
+	if d.cfg.storeLimit > 0 {
+		size = min(size, d.cfg.storeLimit)
+	}
+	return size
+}
+
+// openStore opens the store of a device of this size, and refuses a file that is none: ErrNotFound, ErrCorrupt.
+func (d *Driver) openStore(path string, deviceBytes int64) (*os.File, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("store %s: %w: %w", path, err, errs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	if err := d.checkStore(f, deviceBytes); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+func (d *Driver) checkStore(f *os.File, deviceBytes int64) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("it is no file: %w", errs.ErrCorrupt)
+	}
+	if want := d.storeBytes(deviceBytes); info.Size() != want {
+		return fmt.Errorf("it has %d bytes, that of a disk of %d bytes has %d: %w", info.Size(), deviceBytes, want, errs.ErrCorrupt)
+	}
+	return exception.CheckHeader(f)
 }
 
 // parseStatus reads what the snapshot target says of itself: "used/capacity metadata" in sectors, or in a word what is wrong.

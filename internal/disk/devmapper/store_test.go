@@ -5,58 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"pgregory.net/rapid"
-
 	"wrenn.dev/wrenn/internal/disk"
 	"wrenn.dev/wrenn/internal/errs"
 )
-
-// kernelStore does what the kernel's persistent store does when chunks are rewritten one after another, and notes the last
-// chunk of the store that it touches.
-func kernelStore(chunks int64) (last int64) {
-	const header, stride = 1, areaChunks + 1
-	next := int64(header + 1) // after the header and the first area's metadata
-	committed := int64(0)
-	area := int64(0)
-	last = header
-	for range chunks {
-		last = max(last, next)
-		next++
-		if next%stride == header {
-			next++ // the chunk is an area's metadata
-		}
-		if committed++; committed == areaChunks {
-			committed, area = 0, area+1
-			last = max(last, header+stride*area) // the next area's metadata is cleared
-		}
-	}
-	return last
-}
-
-func TestStoreHoldsAFullRewrite(t *testing.T) {
-	check := func(bytes int64) string {
-		chunks := (bytes + chunkBytes - 1) / chunkBytes
-		need := (kernelStore(chunks) + 1) * chunkBytes
-		switch got := storeBytes(bytes); {
-		case got < need:
-			return "too small"
-		case got > need:
-			return "larger than needed"
-		}
-		return ""
-	}
-	for _, chunks := range []int64{1, 255, 256, 257, 511, 512, 513, 65536} {
-		if bad := check(chunks * chunkBytes); bad != "" {
-			t.Errorf("%d chunks: %s", chunks, bad)
-		}
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		bytes := rapid.Int64Range(1, 4<<30).Draw(t, "bytes")
-		if bad := check(bytes); bad != "" {
-			t.Fatal(bad)
-		}
-	})
-}
 
 func TestDeviceBytes(t *testing.T) {
 	tests := []struct {

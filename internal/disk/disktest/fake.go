@@ -28,7 +28,7 @@ type Fake struct {
 	Lost func(id string) bool
 }
 
-var _ disk.Driver = (*Fake)(nil)
+var _ disk.Freezer = (*Fake)(nil)
 
 const blockBytes = 4096
 
@@ -37,21 +37,16 @@ func (f *Fake) Create(ctx context.Context, spec disk.Spec) (_ disk.Disk, err err
 	if err := f.ask("Create", spec.ID); err != nil {
 		return disk.Disk{}, err
 	}
-	if raw, err := hex.DecodeString(spec.Base.Digest); err != nil || len(raw) != 32 {
-		return disk.Disk{}, errs.Field("base digest", spec.Base.Digest+" is no sha256", "give one")
-	}
-	image, err := os.Open(spec.Base.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return disk.Disk{}, fmt.Errorf("image: %w: %w", err, errs.ErrNotFound)
-	}
+	image, size, err := openImage(spec.Base, spec.SizeBytes)
 	if err != nil {
 		return disk.Disk{}, err
 	}
 	defer image.Close()
-	size, err := f.size(spec, image)
+	content, closeContent, err := content(spec.Store, image, size)
 	if err != nil {
 		return disk.Disk{}, err
 	}
+	defer closeContent()
 	if err := context.Cause(ctx); err != nil {
 		return disk.Disk{}, err
 	}
@@ -59,26 +54,44 @@ func (f *Fake) Create(ctx context.Context, spec disk.Spec) (_ disk.Disk, err err
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return disk.Disk{}, err
 	}
-	return disk.Disk{Device: path, SizeBytes: size}, write(path, size, image)
+	return disk.Disk{Device: path, SizeBytes: size}, write(path, size, content)
 }
 
-func (f *Fake) size(spec disk.Spec, image *os.File) (int64, error) {
+// openImage opens a base and says how large a disk over it is.
+func openImage(base disk.Base, asked int64) (*os.File, int64, error) {
+	if raw, err := hex.DecodeString(base.Digest); err != nil || len(raw) != 32 {
+		return nil, 0, errs.Field("base digest", base.Digest+" is no sha256", "give one")
+	}
+	image, err := os.Open(base.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, fmt.Errorf("image: %w: %w", err, errs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	size, err := deviceBytes(asked, image)
+	if err != nil {
+		return nil, 0, errors.Join(err, image.Close())
+	}
+	return image, size, nil
+}
+
+func deviceBytes(asked int64, image *os.File) (int64, error) {
 	st, err := image.Stat()
 	if err != nil {
 		return 0, err
 	}
-	size := spec.SizeBytes
-	if size == 0 {
-		size = st.Size()
+	if asked == 0 {
+		asked = st.Size()
 	}
-	if size < st.Size() {
-		return 0, errs.Field("disk size", fmt.Sprintf("%d bytes is less than the image's", size), "give more")
+	if asked < st.Size() {
+		return 0, errs.Field("disk size", fmt.Sprintf("%d bytes is less than the image's", asked), "give more")
 	}
-	return (size + blockBytes - 1) / blockBytes * blockBytes, nil
+	return (asked + blockBytes - 1) / blockBytes * blockBytes, nil
 }
 
-// write makes a disk's file: the image, then a hole.
-func write(path string, size int64, image io.Reader) (err error) {
+// write makes a file that is not there: the content, then a hole up to size.
+func write(path string, size int64, content io.Reader) (err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: %w", err, errs.ErrAlreadyExists)
@@ -86,7 +99,7 @@ func write(path string, size int64, image io.Reader) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(file, image)
+	_, err = io.Copy(file, content)
 	if err = errors.Join(err, file.Truncate(size), file.Close()); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}

@@ -25,23 +25,10 @@ import (
 // MiB is the unit of the suite's sizes.
 const MiB = 1 << 20
 
-// Run checks the contract of disk.Driver. open returns a driver on a state that is empty at first; called again in one
+// Run checks the contract of disk.Driver, and that of disk.Freezer for a driver that is one. open returns a driver on a state that is empty at first; called again in one
 // test with the same state folder, it returns another driver on the same state, as another process has.
 func Run(t *testing.T, open func(t *testing.T, stateDir string) disk.Driver) {
-	for name, test := range map[string]func(*suite){
-		"ContentAndGrowth":  (*suite).contentAndGrowth,
-		"Isolation":         (*suite).isolation,
-		"FullRewrite":       (*suite).fullRewrite,
-		"OddImage":          (*suite).oddImage,
-		"Refusals":          (*suite).refusals,
-		"TakenID":           (*suite).takenID,
-		"Removal":           (*suite).removal,
-		"AnotherProcess":    (*suite).anotherProcess,
-		"ManyAtOnce":        (*suite).manyAtOnce,
-		"EndedContext":      (*suite).endedContext,
-		"UsageGrows":        (*suite).usageGrows,
-		"RemoveWhileOthers": (*suite).removeWhileOthers,
-	} {
+	for name, test := range testsOf(open(t, t.TempDir())) {
 		t.Run(name, func(t *testing.T) {
 			s := &suite{T: t, state: t.TempDir(), open: open}
 			s.d = open(t, s.state)
@@ -49,6 +36,22 @@ func Run(t *testing.T, open func(t *testing.T, stateDir string) disk.Driver) {
 			s.nothingListed()
 		})
 	}
+}
+
+// driverTests are the suite of disk.Driver.
+var driverTests = map[string]func(*suite){
+	"ContentAndGrowth":  (*suite).contentAndGrowth,
+	"Isolation":         (*suite).isolation,
+	"FullRewrite":       (*suite).fullRewrite,
+	"OddImage":          (*suite).oddImage,
+	"Refusals":          (*suite).refusals,
+	"TakenID":           (*suite).takenID,
+	"Removal":           (*suite).removal,
+	"AnotherProcess":    (*suite).anotherProcess,
+	"ManyAtOnce":        (*suite).manyAtOnce,
+	"EndedContext":      (*suite).endedContext,
+	"UsageGrows":        (*suite).usageGrows,
+	"RemoveWhileOthers": (*suite).removeWhileOthers,
 }
 
 type suite struct {
