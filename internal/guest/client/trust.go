@@ -49,7 +49,7 @@ func (e *guestError) Error() string { return e.text }
 func (e *guestError) Unwrap() error { return e.kind }
 
 // broken turns the error of a call into one that is safe to show and has a kind. It is the one place where codes of the protocol
-// become kinds of error.
+// become kinds of error. That a call was canceled or late is never believed of the guest: only this side knows.
 func broken(err error) error {
 	if err == nil {
 		return nil
@@ -64,13 +64,8 @@ func broken(err error) error {
 
 func kind(err error) error {
 	var ce *connect.Error
-	if !errors.As(err, &ce) {
-		for _, k := range []error{context.Canceled, context.DeadlineExceeded} {
-			if errors.Is(err, k) {
-				return k
-			}
-		}
-		return errs.ErrUnavailable
+	if !errors.As(err, &ce) || !connect.IsWireError(err) {
+		return kindHere(err)
 	}
 	switch ce.Code() {
 	case connect.CodeInvalidArgument, connect.CodeOutOfRange:
@@ -85,10 +80,20 @@ func kind(err error) error {
 		return errs.ErrResourceExhausted
 	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
 		return errs.ErrUnauthenticated
-	case connect.CodeCanceled:
-		return context.Canceled
-	case connect.CodeDeadlineExceeded:
-		return context.DeadlineExceeded
+	}
+	return errs.ErrUnavailable
+}
+
+// kindHere is the kind of an error that the guest did not send but that came up on this side: an end of the caller's, or an answer
+// that could not be read.
+func kindHere(err error) error {
+	for _, k := range []error{context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, k) {
+			return k
+		}
+	}
+	if connect.CodeOf(err) == connect.CodeUnauthenticated { // a bare 401
+		return errs.ErrUnauthenticated
 	}
 	return errs.ErrUnavailable
 }
