@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -113,7 +114,10 @@ func (c *call) fine() bool {
 
 // fails answers a call with an error.
 func (c *call) fails(status int, code, message string) bool {
-	body := fmt.Sprintf(`{"code":%q,"message":%q}`, code, message)
+	body, err := json.Marshal(map[string]string{"code": code, "message": message})
+	if err != nil {
+		panic(err)
+	}
 	c.says(fmt.Sprintf("HTTP/1.1 %d No\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", status, len(body), body))
 	return true
 }

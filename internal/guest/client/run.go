@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 
@@ -44,6 +47,26 @@ type Command struct {
 	Signals <-chan syscall.Signal
 }
 
+// check refuses what the protocol can't carry as it is: its texts are UTF-8, and of a user's name it cuts off what follows a colon.
+func (c Command) check() error {
+	if strings.Contains(c.User, ":") {
+		return fmt.Errorf("the user %q has a colon in its name: %w", c.User, errs.ErrInvalid)
+	}
+	texts := []struct{ what, text string }{{"command", c.Cmd}, {"folder", c.Cwd}}
+	for _, arg := range c.Args {
+		texts = append(texts, struct{ what, text string }{"argument", arg})
+	}
+	for name, value := range c.Env {
+		texts = append(texts, struct{ what, text string }{"variable", name}, struct{ what, text string }{"value", value})
+	}
+	for _, t := range texts {
+		if !utf8.ValidString(t.text) {
+			return fmt.Errorf("the %s %.100q is not UTF-8: %w", t.what, t.text, errs.ErrInvalid)
+		}
+	}
+	return nil
+}
+
 // Size is that of a terminal, in characters.
 type Size struct{ Cols, Rows uint32 }
 
@@ -62,20 +85,26 @@ const (
 //
 // When ctx ends the command is killed, and the error is ctx's cause. If that is an ErrUnavailable, the guest is gone: nobody is told,
 // and Run returns at once. Other errors: context.DeadlineExceeded for a Timeout,
-// ErrInvalid for a command that can't be run (no such file, folder), ErrUnauthenticated for a user that the guest
+// ErrInvalid for a command that can't be run (no such file, folder) or can't be sent (what is not UTF-8), ErrUnauthenticated for a user that the guest
 // doesn't have, the error of a writer, ErrUnavailable when the guest is gone or answers with what envd never would.
 func (c *Client) Run(ctx context.Context, cmd Command) (Result, error) {
+	if err := cmd.check(); err != nil {
+		return Result{}, err
+	}
 	rctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	r := &run{client: c, cmd: cmd, cancel: cancel, started: make(chan struct{}), ended: make(chan struct{})}
 	defer cancel(nil)
 	defer close(r.ended)
 	go r.obey(ctx)
 	res, err := r.follow(rctx)
+	fault := r.fault.Load()
 	switch {
-	case err == nil && (ctx.Err() == nil || res.Signal != syscall.SIGKILL):
+	case err == nil && fault == nil && (ctx.Err() == nil || res.Signal != syscall.SIGKILL):
 		return res, nil
 	case ctx.Err() != nil:
 		return res, fmt.Errorf("the command was killed: %w", context.Cause(ctx))
+	case fault != nil:
+		return res, *fault
 	case context.Cause(rctx) != nil:
 		return res, context.Cause(rctx)
 	}
@@ -90,6 +119,7 @@ type run struct {
 	started chan struct{}           // closed when pid is known
 	pid     uint32
 	ended   chan struct{} // closed when the command is over
+	fault   atomic.Pointer[error]
 }
 
 // obey kills the command when ctx ends or when envd did not end it in time, and gives the stream up when its end isn't heard of.
@@ -110,17 +140,17 @@ func (r *run) obey(ctx context.Context) {
 		r.cancel(context.Cause(ctx))
 		return
 	}
-	patience := time.NewTimer(lateness)
-	defer patience.Stop()
+	patience, stop := context.WithTimeout(context.Background(), lateness)
+	defer stop()
 	select {
 	case <-r.started:
 		r.kill()
 	case <-r.ended:
-	case <-patience.C:
+	case <-patience.Done():
 	}
 	select {
 	case <-r.ended:
-	case <-patience.C:
+	case <-patience.Done():
 		r.cancel(context.Cause(ctx))
 	}
 }
@@ -239,8 +269,10 @@ func (r *run) output(d *processpb.ProcessEvent_DataEvent) error {
 	return nil
 }
 
-// wrong kills the command and ends the run, because something beside the stream failed.
+// wrong kills the command and ends the run, because something beside the stream failed. The first such failure is the run's error,
+// also when the stream then tells of the kill.
 func (r *run) wrong(err error) {
+	r.fault.CompareAndSwap(nil, &err)
 	r.kill()
 	r.cancel(err)
 }
