@@ -51,6 +51,8 @@ func crashHelper(root, task string) error {
 		err = crashPause(s, old)
 	case "compact":
 		_, err = s.Compact(bg, old, ref)
+	case "kill":
+		return killHelper(s, old)
 	case "collect":
 		_, err = s.GC(bg)
 	}
@@ -101,7 +103,10 @@ func TestFailureAtEveryStep(t *testing.T) {
 	for _, point := range Failpoints() {
 		for _, task := range tasksAt(point) {
 			for _, action := range []string{"error", "kill"} {
-				t.Run(strings.Join([]string{task, point, action}, " "), func(t *testing.T) { failAt(t, point, task, action) })
+				t.Run(strings.Join([]string{task, point, action}, " "), func(t *testing.T) {
+					t.Parallel()
+					failAt(t, point, task, action)
+				})
 			}
 		}
 	}

@@ -69,7 +69,7 @@ func (s *Store) setAside(ctx context.Context) (removed []string, err error) {
 		removed = append(removed, id)
 	}
 	for _, d := range dead {
-		if err := s.moveAside(d.Name()); err != nil {
+		if err := s.moveAside(d.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) { // aborted between the look and the lock
 			return removed, err
 		}
 	}
