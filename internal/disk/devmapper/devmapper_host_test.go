@@ -5,6 +5,7 @@ package devmapper
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -28,45 +29,88 @@ import (
 
 const mib = disktest.MiB
 
-// childEnv makes the test binary be the process that is killed: "<state folder> <id> <digest> <image>".
+// childEnv makes the test binary be the process that is killed: a life in JSON.
 const childEnv = "WRENN_DISK_TEST_CHILD"
 
+// life is what a child does: it makes a disk, freezes it to Frozen if that is set, then flattens that, and removes the disk.
+type life struct {
+	State  string
+	Spec   disk.Spec
+	Frozen string
+}
+
 func TestMain(m *testing.M) {
-	if args := strings.Fields(os.Getenv(childEnv)); len(args) == 4 {
-		child(args[0], disk.Spec{ID: args[1], Base: disk.Base{Digest: args[2], Path: args[3]}, SizeBytes: 4 * mib})
+	var l life
+	if err := json.Unmarshal([]byte(os.Getenv(childEnv)), &l); err == nil {
+		if err := l.live(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-// child makes a disk and removes it.
-func child(state string, spec disk.Spec) {
-	d := New(Config{StateDir: state})
-	_, err := d.Create(context.Background(), spec)
-	if err == nil {
-		err = d.Remove(context.Background(), spec.ID)
+func (l life) live(ctx context.Context) error {
+	d := New(Config{StateDir: l.State})
+	if _, err := d.Create(ctx, l.Spec); err != nil {
+		return err
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	if l.Frozen != "" {
+		if _, err := d.Freeze(ctx, l.Spec.ID, l.Frozen); err != nil {
+			return err
+		}
+		if err := d.Flatten(ctx, l.Spec.Base, l.Frozen, l.Spec.SizeBytes, l.flat()); err != nil {
+			return err
+		}
 	}
-	os.Exit(0)
+	return d.Remove(ctx, l.Spec.ID)
 }
 
-// runChild runs child at a failpoint. It returns what it printed and how it ended.
-func runChild(t *testing.T, state, sandboxID string, base disk.Base, point string) (string, *os.ProcessState) {
+// flat is the path of the flat image.
+func (l life) flat() string { return l.Frozen + ".flat" }
+
+// newLife is the life of a disk that is larger than its image.
+func newLife(t *testing.T, state string) life {
+	base, _ := disktest.WriteImage(t, mib)
+	return life{State: state, Spec: disk.Spec{ID: id.New(), Base: base, SizeBytes: 4 * mib}}
+}
+
+// run runs a child at a failpoint. It returns what it printed and how it ended.
+func (l life) run(t *testing.T, point string) (string, *os.ProcessState) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
+	b, err := json.Marshal(l)
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Env = append(os.Environ(), failpoint.Env+"="+point,
-		childEnv+"="+strings.Join([]string{state, sandboxID, base.Digest, base.Path}, " "))
+	cmd.Env = append(os.Environ(), failpoint.Env+"="+point, childEnv+"="+string(b))
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		t.Fatal(err)
 	}
 	return string(out), cmd.ProcessState
+}
+
+// killed runs a child that must be killed at a failpoint.
+func (l life) killed(t *testing.T, point string) {
+	t.Helper()
+	out, end := l.run(t, point+"=kill")
+	if status, ok := end.Sys().(interface{ Signal() unix.Signal }); !ok || status.Signal() != unix.SIGKILL {
+		t.Fatalf("the process was not killed at %s: %v\n%s", point, end, out)
+	}
+}
+
+// fails runs a child that must fail at a failpoint, and say so.
+func (l life) fails(t *testing.T, point string) {
+	t.Helper()
+	if out, end := l.run(t, point+"=error"); end.ExitCode() != 1 || !strings.Contains(out, point) {
+		t.Errorf("the process ended with %v and said %q", end, out)
+	}
 }
 
 // hostObjects are the device-mapper and loop devices of the host.
@@ -331,12 +375,9 @@ func TestKillAtEveryStep(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			state := t.TempDir()
 			nothingLeft(t, state)
-			base, _ := disktest.WriteImage(t, mib)
-			sandboxID := id.New()
-			out, end := runChild(t, state, sandboxID, base, point+"=kill")
-			if status, ok := end.Sys().(interface{ Signal() unix.Signal }); !ok || status.Signal() != unix.SIGKILL {
-				t.Fatalf("the process was not killed at %s: %v\n%s", point, end, out)
-			}
+			l := newLife(t, state)
+			l.killed(t, point)
+			sandboxID := l.Spec.ID
 			d := New(Config{StateDir: state})
 			ids, err := d.List(t.Context())
 			if atLast := point == pointStoreGone; err != nil || slices.Contains(ids, sandboxID) == atLast {
@@ -360,11 +401,7 @@ func TestFailureAtEveryStep(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			state := t.TempDir()
 			nothingLeft(t, state)
-			base, _ := disktest.WriteImage(t, mib)
-			out, end := runChild(t, state, id.New(), base, point+"=error")
-			if end.ExitCode() != 1 || !strings.Contains(out, point) {
-				t.Errorf("the process ended with %v and said %q", end, out)
-			}
+			newLife(t, state).fails(t, point)
 		})
 	}
 }
@@ -464,6 +501,18 @@ func TestNoDescriptorsLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := d.Usage(t.Context(), spec.ID); err != nil {
+			t.Error(err)
+		}
+		store := filepath.Join(t.TempDir(), "store")
+		freeze(t, d, spec.ID, store)
+		if err := d.Remove(t.Context(), spec.ID); err != nil {
+			t.Error(err)
+		}
+		spec.Store = store
+		if _, err := d.Create(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Flatten(t.Context(), base, store, spec.SizeBytes, store+".flat"); err != nil {
 			t.Error(err)
 		}
 		if err := d.Remove(t.Context(), spec.ID); err != nil {

@@ -1,6 +1,8 @@
 package devmapper
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 	"testing"
 
 	"wrenn.dev/wrenn/internal/disk"
+	"wrenn.dev/wrenn/internal/disk/devmapper/exception"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
 )
@@ -20,7 +23,9 @@ func TestRefusals(t *testing.T) {
 	state := t.TempDir()
 	image := filepath.Join(t.TempDir(), "image")
 	odd := image + "-odd"
-	for path, size := range map[string]int{image: 8192, odd: 8191, image + "-empty": 0} {
+	storeSize := int(exception.StoreBytes(8192))
+	for path, size := range map[string]int{image: 8192, odd: 8191, image + "-empty": 0, image + "-store": storeSize,
+		image + "-long-store": storeSize + 4096} {
 		if err := os.WriteFile(path, make([]byte, size), 0o400); err != nil {
 			t.Fatal(err)
 		}
@@ -39,13 +44,25 @@ func TestRefusals(t *testing.T) {
 		{"an empty image", func(s *disk.Spec) { s.Base.Path += "-empty" }, errs.ErrInvalid},
 		{"an image of half a sector", func(s *disk.Spec) { s.Base.Path = odd }, errs.ErrInvalid},
 		{"a folder", func(s *disk.Spec) { s.Base.Path = state }, errs.ErrInvalid},
+		{"no store", func(s *disk.Spec) { s.Store = image + "-none" }, errs.ErrNotFound},
+		{"a store of zeros", func(s *disk.Spec) { s.Store = image + "-store" }, errs.ErrCorrupt},
+		{"a store of another size", func(s *disk.Spec) { s.Store = image + "-long-store" }, errs.ErrCorrupt},
+		{"a store that is a folder", func(s *disk.Spec) { s.Store = state }, errs.ErrCorrupt},
 		{"too small", func(s *disk.Spec) { s.SizeBytes = 4096 }, errs.ErrInvalid},
 	}
 	for _, tt := range tests {
 		spec := good
 		tt.change(&spec)
-		if _, err := New(Config{StateDir: state}).Create(t.Context(), spec); !errors.Is(err, tt.want) {
+		d := New(Config{StateDir: state})
+		if _, err := d.Create(t.Context(), spec); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v", tt.name, err)
+		}
+		if tt.name == "no id" || tt.name == "an id that is a path" {
+			continue // Flatten has none
+		}
+		err := d.Flatten(t.Context(), spec.Base, cmp.Or(spec.Store, image+"-store"), spec.SizeBytes, filepath.Join(state, "flat"))
+		if !errors.Is(err, tt.want) {
+			t.Errorf("flatten with %s: %v", tt.name, err)
 		}
 	}
 	left, err := os.ReadDir(state)
@@ -65,6 +82,77 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// TestCopyLeavesTheReserve: a copy that would fill the file system is refused, and what it would take counts.
+func TestCopyLeavesTheReserve(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	d := New(Config{StateDir: dir, ReserveBytes: 1})
+	if err := d.roomFor(f, 1); err != nil {
+		t.Error(err)
+	}
+	if err := d.roomFor(f, 1<<60); !errors.Is(err, errs.ErrResourceExhausted) {
+		t.Errorf("an exabyte is free: %v", err)
+	}
+}
+
+// TestFreezeRefusals: without a disk there is nothing to freeze, also where there is no device-mapper.
+func TestFreezeRefusals(t *testing.T) {
+	d, dst := New(Config{StateDir: t.TempDir()}), filepath.Join(t.TempDir(), "dst")
+	for sandboxID, want := range map[string]error{"": errs.ErrInvalid, "../x": errs.ErrInvalid, id.New(): errs.ErrNotFound} {
+		if _, err := d.Freeze(t.Context(), sandboxID, dst); !errors.Is(err, want) {
+			t.Errorf("%q: %v", sandboxID, err)
+		}
+	}
+	if _, err := os.Lstat(dst); !errors.Is(err, os.ErrNotExist) {
+		t.Error("a file is left", err)
+	}
+}
+
+// TestFlatten puts the chunks of a hand-made store over an image: data, zeros over data, and data beyond the image.
+func TestFlatten(t *testing.T) {
+	const chunk, size = exception.ChunkBytes, 5 * exception.ChunkBytes
+	dir := t.TempDir()
+	image, path, dst := filepath.Join(dir, "image"), filepath.Join(dir, "store"), filepath.Join(dir, "flat")
+	base := bytes.Repeat([]byte{'b'}, 3*chunk-512)
+	store := make([]byte, exception.StoreBytes(size))
+	copy(store, "SnAp\x01\x00\x00\x00\x01\x00\x00\x00\x08\x00\x00\x00")
+	for i, old := range []byte{1, 4, 0} {
+		store[chunk+16*i], store[chunk+16*i+8] = old, byte(i+2)
+	}
+	copy(store[3*chunk:], bytes.Repeat([]byte{'4'}, chunk))
+	copy(store[4*chunk:], bytes.Repeat([]byte{'0'}, chunk))
+	want := append(bytes.Clone(base), make([]byte, size-len(base))...)
+	copy(want[chunk:2*chunk], make([]byte, chunk))
+	copy(want[4*chunk:], bytes.Repeat([]byte{'4'}, chunk))
+	copy(want, bytes.Repeat([]byte{'0'}, chunk))
+	for name, b := range map[string][]byte{image: base, path: store} {
+		if err := os.WriteFile(name, b, 0o400); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := New(Config{StateDir: dir})
+	if err := d.Flatten(t.Context(), disk.Base{Digest: digest, Path: image}, path, size, dst); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(dst); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the image differs, %v", err)
+	}
+
+	store[chunk+16] = 1 // chunk 1 twice
+	bad := path + "-bad"
+	if err := os.WriteFile(bad, store, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	err := d.Flatten(t.Context(), disk.Base{Digest: digest, Path: image}, bad, size, dst+"-bad")
+	if _, statErr := os.Lstat(dst + "-bad"); !errors.Is(err, errs.ErrCorrupt) || !errors.Is(statErr, os.ErrNotExist) {
+		t.Errorf("a corrupt table: %v, %v", err, statErr)
+	}
+}
+
 func TestOwner(t *testing.T) {
 	sandboxID := id.New()
 	for uuid, ours := range map[string]bool{
@@ -80,9 +168,9 @@ func TestOwner(t *testing.T) {
 
 // TestFailpointsAreDistinct: a name that stands for two steps would leave one of them untested.
 func TestFailpointsAreDistinct(t *testing.T) {
-	list := Failpoints()
+	list := slices.Concat(Failpoints(), RestoreFailpoints(), FreezeFailpoints(), FlattenFailpoints())
 	slices.Sort(list)
-	if n := len(slices.Compact(slices.Clone(list))); n != len(list) || n < 10 {
+	if n := len(slices.Compact(slices.Clone(list))); n != len(list) || n < 20 {
 		t.Errorf("%d names, %d different: %v", len(list), n, list)
 	}
 }
