@@ -50,8 +50,12 @@ func kept(olds ...uint64) []entry {
 
 // collect walks a store and returns where each chunk of the device is.
 func collect(b []byte, deviceBytes int64) (map[int64]int64, error) {
+	return collectFrom(bytes.NewReader(b), int64(len(b)), deviceBytes)
+}
+
+func collectFrom(r io.ReaderAt, storeBytes, deviceBytes int64) (map[int64]int64, error) {
 	found := map[int64]int64{}
-	err := Walk(bytes.NewReader(b), int64(len(b)), deviceBytes, func(run Run) error {
+	err := Walk(r, storeBytes, deviceBytes, func(run Run) error {
 		if run.Chunks < 1 || run.Chunks > AreaChunks {
 			return errors.New("a run is empty or too long")
 		}
@@ -196,27 +200,60 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 	}
 }
 
-// FuzzWalk: whatever is in a store, no chunk that is named lies outside of the device or the store's data, none comes twice,
-// and a refusal is ErrCorrupt.
+// table is a store whose header is right and whose metadata has these bytes; its data is zero and takes no memory.
+type table []byte
+
+// ReadAt implements io.ReaderAt.
+func (t table) ReadAt(b []byte, at int64) (int, error) {
+	clear(b)
+	switch chunk := at / ChunkBytes; {
+	case chunk == 0:
+		copy(b, encode(0, nil))
+	case chunk%stride == firstArea:
+		if from := chunk / stride * ChunkBytes; from < int64(len(t)) {
+			copy(b, t[from:])
+		}
+	}
+	return len(b), nil
+}
+
+// FuzzWalk: whatever is in a store's table, no chunk that is named lies outside of the device or the store's data, none comes
+// twice, and a refusal is ErrCorrupt.
 func FuzzWalk(f *testing.F) {
-	f.Add(encode(4*ChunkBytes, kept(0, 1, 3))[:3*ChunkBytes], uint16(4))
-	f.Add(encode(4*ChunkBytes, []entry{{1, 2}, {1, 3}})[:2*ChunkBytes], uint16(4))
-	f.Add(encode(4*ChunkBytes, nil)[:headerBytes], uint16(0))
-	f.Fuzz(func(t *testing.T, head []byte, chunks uint16) {
+	for _, entries := range [][]entry{nil, kept(0, 1, 3), {{1, 2}, {1, 3}}, {{3, 300}}} {
+		var b []byte
+		for _, e := range entries {
+			b = binary.LittleEndian.AppendUint64(b, e.old)
+			b = binary.LittleEndian.AppendUint64(b, e.kept)
+		}
+		f.Add(b, uint16(4))
+		f.Add(b, uint16(900))
+	}
+	f.Fuzz(func(t *testing.T, entries []byte, chunks uint16) {
 		deviceBytes := int64(chunks%1024) * ChunkBytes
-		store := make([]byte, StoreBytes(deviceBytes))
-		copy(store, head)
-		found, err := collect(store, deviceBytes)
+		storeBytes := StoreBytes(deviceBytes)
+		found, err := collectFrom(table(entries), storeBytes, deviceBytes)
 		if err != nil && !errors.Is(err, errs.ErrCorrupt) {
 			t.Fatal(err)
 		}
 		places := map[int64]bool{}
 		for old, kept := range found {
-			if old < 0 || old*ChunkBytes >= deviceBytes || kept < 2 || (kept+1)*ChunkBytes > int64(len(store)) ||
+			if old < 0 || old*ChunkBytes >= deviceBytes || kept < 2 || (kept+1)*ChunkBytes > storeBytes ||
 				kept%stride == firstArea || places[kept] {
-				t.Fatalf("chunk %d of %d bytes in chunk %d of %d bytes", old, deviceBytes, kept, len(store))
+				t.Fatalf("chunk %d of %d bytes in chunk %d of %d bytes", old, deviceBytes, kept, storeBytes)
 			}
 			places[kept] = true
+		}
+	})
+}
+
+// FuzzCheckHeader: any header is right or ErrCorrupt.
+func FuzzCheckHeader(f *testing.F) {
+	f.Add(encode(0, nil)[:headerBytes])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		err := CheckHeader(bytes.NewReader(b))
+		if good := bytes.HasPrefix(b, encode(0, nil)[:headerBytes]); good != (err == nil) || err != nil && !errors.Is(err, errs.ErrCorrupt) {
+			t.Fatalf("%x: %v", b, err)
 		}
 	})
 }
