@@ -135,13 +135,14 @@ func TestFlattenEqualsDevice(t *testing.T) {
 			for generation := range 4 {
 				spec.ID = id.New()
 				made := create(t, d, spec)
-				scribble(t, made, r)
+				machine := scribble(t, made, r)
 				store := filepath.Join(dir, fmt.Sprint("store", generation))
 				freeze(t, d, spec.ID, store)
 				if u, err := d.Usage(t.Context(), spec.ID); err != nil || u.UsedBytes < 3*mib {
 					t.Errorf("the writes did not fill several areas: %+v, %v", u, err)
 				}
 				then := disktest.Read(t, made.Device, 0, int(made.SizeBytes))
+				machine.Close()
 				if err := d.Remove(t.Context(), spec.ID); err != nil {
 					t.Fatal(err)
 				}
@@ -171,16 +172,18 @@ func oddImage(t *testing.T, dir string, r *rand.Rand) disk.Base {
 	return base
 }
 
-// scribble writes data and zeros of any length anywhere.
-func scribble(t *testing.T, made disk.Disk, r *rand.Rand) {
+// scribble writes data and zeros of any length anywhere, and leaves the device open.
+func scribble(t *testing.T, made disk.Disk, r *rand.Rand) *os.File {
 	t.Helper()
+	machine := disktest.Open(t, made.Device)
 	for range 150 {
 		b := make([]byte, 1+r.IntN(60_000))
 		if r.IntN(4) > 0 {
 			fillRandom(r, b)
 		}
-		disktest.WriteUnsynced(t, made.Device, r.Int64N(made.SizeBytes-int64(len(b))), b)
+		disktest.WriteOpen(t, machine, r.Int64N(made.SizeBytes-int64(len(b))), b)
 	}
+	return machine
 }
 
 func fillRandom(r *rand.Rand, b []byte) {
@@ -240,7 +243,8 @@ func TestFreezeOfALostDisk(t *testing.T) {
 	base, _ := disktest.WriteImage(t, mib)
 	spec := disk.Spec{ID: id.New(), Base: base, SizeBytes: 8 * mib}
 	made := create(t, d, spec)
-	disktest.WriteUnsynced(t, made.Device, 0, bytes.Repeat([]byte{1}, 6*mib))
+	machine := disktest.Open(t, made.Device)
+	disktest.WriteOpen(t, machine, 0, bytes.Repeat([]byte{1}, 6*mib))
 	dst := filepath.Join(t.TempDir(), "dst")
 	for range 2 {
 		if _, err := d.Freeze(t.Context(), spec.ID, dst); !errors.Is(err, errs.ErrResourceExhausted) {
@@ -248,6 +252,7 @@ func TestFreezeOfALostDisk(t *testing.T) {
 		}
 		gone(t, dst)
 	}
+	machine.Close()
 	other := disk.Spec{ID: id.New(), Base: base, SizeBytes: 8 * mib, Store: d.storePath(spec.ID)}
 	if _, err := d.Create(t.Context(), other); !errors.Is(err, errs.ErrCorrupt) {
 		t.Errorf("a disk of a lost one's store: %v", err)

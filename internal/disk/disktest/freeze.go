@@ -75,16 +75,23 @@ func read(t testing.TB, path string) []byte {
 	return b
 }
 
-// WriteUnsynced writes to a device and leaves it to the kernel when that gets there.
-func WriteUnsynced(t testing.TB, device string, offset int64, b []byte) {
+// Open opens a device for writing, as a machine has it. While it is open, what is written may be in the kernel's memory only;
+// when the last one closes it the kernel writes that out. The test's end closes it too.
+func Open(t testing.TB, device string) *os.File {
 	t.Helper()
-	f, err := os.OpenFile(device, os.O_WRONLY, 0)
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = f.WriteAt(b, offset)
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatalf("write %d bytes at %d of %s: %v", len(b), offset, device, err)
+	t.Cleanup(func() { f.Close() }) // maybe again
+	return f
+}
+
+// WriteOpen writes to an open device and leaves it to the kernel when that gets there.
+func WriteOpen(t testing.TB, f *os.File, offset int64, b []byte) {
+	t.Helper()
+	if _, err := f.WriteAt(b, offset); err != nil {
+		t.Fatalf("write %d bytes at %d of %s: %v", len(b), offset, f.Name(), err)
 	}
 }
 
@@ -98,7 +105,8 @@ func (s *suite) freezeAndRestore() {
 		copy(then[5000:], "unsynced")
 		copy(then[size-600:], "at the end")
 		Write(s, a.Device, size-600, []byte("at the end"))
-		WriteUnsynced(s, a.Device, 5000, []byte("unsynced"))
+		machine := Open(s, a.Device)
+		WriteOpen(s, machine, 5000, []byte("unsynced"))
 		store := s.freeze(one, size)
 		Write(s, a.Device, 5000, []byte("later"))
 		Write(s, a.Device, 40960, []byte("elsewhere"))
@@ -112,6 +120,7 @@ func (s *suite) freezeAndRestore() {
 		if got := Read(s, a.Device, 5000, 5); string(got) != "later" {
 			s.Errorf("%s: the frozen disk has %q now", name, got)
 		}
+		machine.Close()
 		s.remove(one, two)
 	}
 	s.unchanged(base, content)
@@ -124,8 +133,13 @@ func (s *suite) freezeAndRemove() {
 	spec := disk.Spec{ID: sandboxID, Base: base, SizeBytes: 2 * MiB}
 	for round := range byte(3) {
 		d := s.create(spec)
-		WriteUnsynced(s, d.Device, int64(round)*100, []byte{round + 1})
+		machine := Open(s, d.Device)
+		WriteOpen(s, machine, int64(round)*100, []byte{round + 1})
+		if round == 0 {
+			machine.Close() // it is gone, in the other rounds only paused
+		}
 		spec.Store = s.freeze(sandboxID, 2*MiB)
+		machine.Close()
 		s.remove(sandboxID)
 	}
 	d := s.create(spec)
@@ -184,6 +198,7 @@ func (s *suite) frozenGenerations() {
 		if !bytes.Equal(Read(s, d.Device, 0, size), model) {
 			s.Errorf("generation %d does not start with what the one before had", generation)
 		}
+		machine := Open(s, d.Device)
 		for range writes {
 			b := make([]byte, 1+r.IntN(30_000))
 			if r.IntN(3) > 0 { // else zeros
@@ -193,9 +208,10 @@ func (s *suite) frozenGenerations() {
 			}
 			at := r.IntN(size - len(b))
 			copy(model[at:], b)
-			WriteUnsynced(s, d.Device, int64(at), b)
+			WriteOpen(s, machine, int64(at), b)
 		}
 		spec.Store = s.freeze(spec.ID, size)
+		machine.Close()
 		s.remove(spec.ID)
 		if !bytes.Equal(s.flatten(base, spec.Store, size), model) {
 			s.Errorf("the flat image of generation %d differs from its disk", generation)
