@@ -66,12 +66,16 @@ const baseURL = "http://envd"
 
 // Close closes the connections that no call uses.
 func (c *Client) Close() {
+	c.dropSpare()
+	c.transport.CloseIdleConnections()
+}
+
+func (c *Client) dropSpare() {
 	select {
 	case conn := <-c.spare:
 		_ = conn.Close()
 	default:
 	}
-	c.transport.CloseIdleConnections()
 }
 
 // connection is the spare one, or a new one.

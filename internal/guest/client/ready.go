@@ -57,6 +57,7 @@ func (c *Client) try(ctx context.Context, began time.Time) error {
 	default:
 		_ = conn.Close()
 	}
+	defer c.dropSpare() // the call may have gone over another, and envd closes one that is not used
 	ctx, cancel := context.WithTimeout(ctx, min(max(time.Since(began), callAtLeast), callAtMost))
 	defer cancel()
 	return c.ping(ctx)
