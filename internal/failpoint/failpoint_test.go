@@ -1,0 +1,87 @@
+package failpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The environment is read once at a process's start, so each test runs this binary again as a process that reaches a point.
+const pointEnv = "FAILPOINT_TEST_POINT"
+
+func TestMain(m *testing.M) {
+	if name, ok := os.LookupEnv(pointEnv); ok {
+		fmt.Print(reach(name))
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// reach says in a few words what happens at a point.
+func reach(name string) string {
+	why := errors.New("it was enough")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	time.AfterFunc(10*time.Millisecond, func() { cancel(why) })
+	switch err := Here(ctx, name); {
+	case err == nil:
+		return "nothing"
+	case errors.Is(err, why):
+		return "slept"
+	case errors.Is(err, ErrInjected):
+		return "injected: " + err.Error()
+	default:
+		return err.Error()
+	}
+}
+
+func TestPoints(t *testing.T) {
+	for _, c := range []struct{ env, point, want string }{
+		{"", "a.b", "nothing"},
+		{"", "", "nothing"},
+		{"a.b=error", "a.c", "nothing"},
+		{"a.b=error", "", "nothing"},
+		{"=error", "", "nothing"},
+		{"a.b=error", "a.b", "injected: failpoint a.b: injected failure"},
+		{"a.b=sleep", "a.b", "slept"},
+		{"a.b=sleep", "a.c", "nothing"},
+		{"a.b", "a.b", `WRENN_FAILPOINT: unknown action ""; want kill, error or sleep`},
+		{"a.b=panic", "a.b", `WRENN_FAILPOINT: unknown action "panic"; want kill, error or sleep`},
+		{"a.b=error=kill", "a.b", `WRENN_FAILPOINT: unknown action "error=kill"; want kill, error or sleep`},
+		{"a.b=kill", "a.c", "nothing"},
+	} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), Env+"="+c.env, pointEnv+"="+c.point)
+		out, err := cmd.CombinedOutput()
+		if err != nil || string(out) != c.want {
+			t.Errorf("%q at %q: %s, %v; want %s", c.env, c.point, out, err, c.want)
+		}
+	}
+}
+
+// TestKill ends the process by a signal that nothing can catch.
+func TestKill(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), Env+"=a.b=kill", pointEnv+"=a.b")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL || len(out) > 0 {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+// TestNothingIsSetHere: a process without the variable passes every point.
+func TestNothingIsSetHere(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, name := range []string{"", "a", strings.Repeat("a", 1000)} {
+		if err := Here(ctx, name); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
