@@ -40,6 +40,15 @@ func reach(name string) string {
 	}
 }
 
+// again runs this binary as a process that reaches a point.
+func again(t *testing.T, env, point string) ([]byte, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	// The race detector would wait a second at each end.
+	cmd.Env = append(os.Environ(), Env+"="+env, pointEnv+"="+point, "GORACE=atexit_sleep_ms=0")
+	return cmd.CombinedOutput()
+}
+
 func TestPoints(t *testing.T) {
 	for _, c := range []struct{ env, point, want string }{
 		{"", "a.b", "nothing"},
@@ -55,9 +64,7 @@ func TestPoints(t *testing.T) {
 		{"a.b=error=kill", "a.b", `WRENN_FAILPOINT: unknown action "error=kill"; want kill, error or sleep`},
 		{"a.b=kill", "a.c", "nothing"},
 	} {
-		cmd := exec.CommandContext(t.Context(), os.Args[0])
-		cmd.Env = append(os.Environ(), Env+"="+c.env, pointEnv+"="+c.point)
-		out, err := cmd.CombinedOutput()
+		out, err := again(t, c.env, c.point)
 		if err != nil || string(out) != c.want {
 			t.Errorf("%q at %q: %s, %v; want %s", c.env, c.point, out, err, c.want)
 		}
@@ -66,9 +73,7 @@ func TestPoints(t *testing.T) {
 
 // TestKill ends the process by a signal that nothing can catch.
 func TestKill(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), Env+"=a.b=kill", pointEnv+"=a.b")
-	out, err := cmd.CombinedOutput()
+	out, err := again(t, "a.b=kill", "a.b")
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL || len(out) > 0 {
 		t.Errorf("got %q, %v", out, err)

@@ -235,7 +235,6 @@ func TestRealEnvdGetsItsTokenLate(t *testing.T) {
 	}
 }
 
-// TestRealEnvdWantsAnotherToken.
 func TestRealEnvdWantsAnotherToken(t *testing.T) {
 	c, ctx := real(t, known{"another", now()}), patient(t)
 	if err := c.WaitReady(ctx); !errors.Is(err, errs.ErrUnauthenticated) {

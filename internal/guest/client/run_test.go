@@ -259,7 +259,6 @@ func TestWhatCanNotBeSent(t *testing.T) {
 	}
 }
 
-// TestOutputGoesWhereItBelongs.
 func TestOutputGoesWhereItBelongs(t *testing.T) {
 	data := func(d *processpb.ProcessEvent_DataEvent) string {
 		return event(&processpb.ProcessEvent{Event: &processpb.ProcessEvent_Data{Data: d}})
