@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wrenn.dev/wrenn/internal/errs"
-	"wrenn.dev/wrenn/internal/guest/init/clock"
+	"wrenn.dev/wrenn/internal/guest/clock"
 	"wrenn.dev/wrenn/internal/guest/init/kmsg"
 	"wrenn.dev/wrenn/internal/guest/init/modules"
+	"wrenn.dev/wrenn/internal/guest/smallfile"
 )
 
 // BackgroundName is the name under which wrenn-init is started to do the background work.
@@ -61,7 +62,7 @@ func becomeChronyd() error {
 		if err := os.MkdirAll(runFolder, 0o755); err != nil {
 			return err
 		}
-		if err := replaceFile(config, []byte(clock.Config(clock.Device))); err != nil {
+		if err := smallfile.Replace(config, []byte(clock.Config(clock.Device))); err != nil {
 			return err
 		}
 		return fmt.Errorf("%s: %w", path, unix.Exec(path, chronydArgs(config, chronydUser()), environment()))
@@ -76,7 +77,7 @@ func chronydArgs(config, user string) []string {
 }
 
 func chronydUser() string {
-	passwd, err := readSmall("/etc/passwd")
+	passwd, err := smallfile.Read("/etc/passwd")
 	if err != nil {
 		return clock.User(strings.NewReader(""))
 	}

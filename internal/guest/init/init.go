@@ -19,7 +19,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"wrenn.dev/wrenn/internal/guest/init/clock"
+	"wrenn.dev/wrenn/internal/guest/clock"
+	"wrenn.dev/wrenn/internal/guest/identity"
 	"wrenn.dev/wrenn/internal/guest/init/cmdline"
 	"wrenn.dev/wrenn/internal/guest/init/kmsg"
 	"wrenn.dev/wrenn/internal/guest/mmds"
@@ -56,7 +57,7 @@ func Run(ctx context.Context) error {
 	if doc.err != nil {
 		return doc.err
 	}
-	if err := identify(doc.Document); err != nil {
+	if err := identity.Apply(doc.Document, func(err error) { kmsg.Warn("%v", err) }); err != nil {
 		return err
 	}
 	background()

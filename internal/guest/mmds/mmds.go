@@ -27,6 +27,9 @@ const (
 	KeyHostname   = "WRENN_HOSTNAME"
 	KeyEnvdToken  = "WRENN_ENVD_TOKEN" // the host removes it once envd has it
 	KeyDNS        = "WRENN_DNS"        // name servers' addresses, separated by commas
+	// KeyStart is a random id of this start, chosen by the host. Another one than before says that the machine was frozen and this
+	// is another machine; the same one, that it was only held for a moment.
+	KeyStart = "WRENN_START"
 )
 
 // Address is where the service answers; a guest needs a route to it over the interface that the service is attached to.
@@ -53,6 +56,7 @@ type Document struct {
 	Hostname   string
 	EnvdToken  string
 	DNS        string
+	Start      string
 }
 
 // Client fetches the document. The zero value asks the real service. It is safe for use by several goroutines.
@@ -97,6 +101,7 @@ func (c *Client) try(ctx context.Context, patience time.Duration) (Document, err
 	if err != nil {
 		return Document{}, fmt.Errorf("metadata document: %w", err)
 	}
+	defer clear(body) // the token may be in it
 	return Parse(body)
 }
 
@@ -109,7 +114,7 @@ func Parse(body []byte) (Document, error) {
 	var doc Document
 	for key, field := range map[string]*string{
 		KeySandboxID: &doc.SandboxID, KeyTemplateID: &doc.TemplateID, KeyHostname: &doc.Hostname,
-		KeyEnvdToken: &doc.EnvdToken, KeyDNS: &doc.DNS,
+		KeyEnvdToken: &doc.EnvdToken, KeyDNS: &doc.DNS, KeyStart: &doc.Start,
 	} {
 		value, ok := raw[key]
 		if !ok {

@@ -14,7 +14,7 @@ import (
 )
 
 const sample = `{"WRENN_SANDBOX_ID":"cl-1","WRENN_TEMPLATE_ID":"base","WRENN_HOSTNAME":"box",` +
-	`"WRENN_ENVD_TOKEN":"secret","WRENN_DNS":"9.9.9.9","other":{"a":1}}`
+	`"WRENN_ENVD_TOKEN":"secret","WRENN_DNS":"9.9.9.9","WRENN_START":"s1","other":{"a":1}}`
 
 // service answers as Firecracker does: a token for a PUT with a lifetime, the document for a GET with the token.
 func service(t *testing.T, document func() (int, string)) *Client {
@@ -40,7 +40,7 @@ func service(t *testing.T, document func() (int, string)) *Client {
 func TestFetch(t *testing.T) {
 	c := service(t, func() (int, string) { return 200, sample })
 	got, err := c.Fetch(t.Context())
-	want := Document{SandboxID: "cl-1", TemplateID: "base", Hostname: "box", EnvdToken: "secret", DNS: "9.9.9.9"}
+	want := Document{SandboxID: "cl-1", TemplateID: "base", Hostname: "box", EnvdToken: "secret", DNS: "9.9.9.9", Start: "s1"}
 	if err != nil || got != want {
 		t.Fatalf("Fetch = %+v, %v; want %+v", got, err, want)
 	}

@@ -1,20 +1,20 @@
-package guestinit
+// Package identity gives a machine its name and its name servers, as the metadata says: at its boot, and again when a frozen one
+// starts as another.
+//
+// It is used by wrenn-init and envd inside the guest.
+package identity
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"wrenn.dev/wrenn/internal/errs"
-	"wrenn.dev/wrenn/internal/guest/init/kmsg"
 	"wrenn.dev/wrenn/internal/guest/mmds"
+	"wrenn.dev/wrenn/internal/guest/smallfile"
 )
 
 // defaultName is the machine's name when nobody gives it one.
@@ -23,9 +23,6 @@ const defaultName = "sandbox"
 // defaultServers resolve names when the metadata names no others.
 const defaultServers = "1.1.1.1,8.8.8.8"
 
-// maxFile bounds what is read of the image's own configuration.
-const maxFile = 1 << 20
-
 // isHostname: letters and digits, with dots and dashes between them, no more than the kernel takes.
 func isHostname(name string) bool {
 	const ends = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -33,9 +30,32 @@ func isHostname(name string) bool {
 		strings.ContainsRune(ends, rune(name[0])) && strings.ContainsRune(ends, rune(name[len(name)-1]))
 }
 
-// identify gives the machine its name and its name servers.
-func identify(doc mmds.Document) error {
-	name := doc.Hostname
+// Apply gives the machine its name and its name servers. ErrInvalid, before anything is changed, for a name or a server that is
+// none. What a guest can do without, because an image may be read-only, is only told to warn.
+func Apply(doc mmds.Document, warn func(error)) error {
+	servers := doc.DNS
+	if servers == "" {
+		servers = defaultServers
+	}
+	conf, err := resolvConf(servers)
+	if err != nil {
+		return err
+	}
+	if err := Rename(doc.Hostname, warn); err != nil {
+		return err
+	}
+	tell(warn, smallfile.Update("/etc/resolv.conf", func(old []byte) []byte {
+		if hasServer(old) {
+			return old
+		}
+		return conf
+	}))
+	return nil
+}
+
+// Rename gives the machine a name, or the default one for an empty name, and makes it resolve. ErrInvalid, before anything is
+// changed, for what is no name.
+func Rename(name string, warn func(error)) error {
 	if name == "" {
 		name = defaultName
 	}
@@ -45,28 +65,13 @@ func identify(doc mmds.Document) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return fmt.Errorf("host name %s: %w", name, err)
 	}
-	servers := doc.DNS
-	if servers == "" {
-		servers = defaultServers
-	}
-	conf, err := resolvConf(servers)
-	if err != nil {
-		return err
-	}
-	warn(update("/etc/hosts", func(old []byte) []byte { return hosts(old, name) }))
-	warn(update("/etc/resolv.conf", func(old []byte) []byte {
-		if hasServer(old) {
-			return old
-		}
-		return conf
-	}))
+	tell(warn, smallfile.Update("/etc/hosts", func(old []byte) []byte { return hosts(old, name) }))
 	return nil
 }
 
-// warn is for what a guest can do without: an image may be read-only.
-func warn(err error) {
+func tell(warn func(error), err error) {
 	if err != nil {
-		kmsg.Warn("%v", err)
+		warn(err)
 	}
 }
 
@@ -114,58 +119,4 @@ func hosts(old []byte, name string) []byte {
 	}
 	fmt.Fprintf(&b, "%s %s\n", ownAddress, name)
 	return b.Bytes()
-}
-
-// update rewrites a small file if change makes it another. A link is read through, and replaced by a file when what it leads to
-// has to change.
-func update(path string, change func(old []byte) []byte) error {
-	old, err := readSmall(path)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s is left as it is: %w", path, err)
-	}
-	text := change(old)
-	if bytes.Equal(text, old) {
-		return nil
-	}
-	if err := replaceFile(path, text); err != nil {
-		return fmt.Errorf("%s is left as it is: %w", path, err)
-	}
-	return nil
-}
-
-// readSmall reads a regular file; anything else could block or never end.
-func readSmall(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxFile {
-		return nil, fmt.Errorf("%s is no small file: %w", path, errs.ErrInvalid)
-	}
-	return io.ReadAll(io.LimitReader(f, maxFile))
-}
-
-// replaceFile puts a file in the place of whatever is at path, at once.
-func replaceFile(path string, text []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".wrenn-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
 }
