@@ -37,7 +37,7 @@ func (b bootID) renew() error {
 	if _, err := f.WriteAt(text, 0); err != nil {
 		return err
 	}
-	if err := errors.Join(f.Truncate(int64(len(text))), f.Chmod(0o444), f.Chown(0, 0)); err != nil {
+	if err := errors.Join(f.Truncate(int64(len(text))), f.Chmod(0o444)); err != nil {
 		return err
 	}
 	return b.mount(info)

@@ -3,6 +3,7 @@ package envd
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 
 	"wrenn.dev/wrenn/internal/guest/envd/process"
 	"wrenn.dev/wrenn/internal/guest/envd/user"
+	"wrenn.dev/wrenn/internal/guest/mmds"
 )
 
 func TestMain(m *testing.M) {
@@ -36,16 +38,16 @@ const (
 )
 
 // known is a source that has the identity from the start.
-type known Identity
+type known mmds.Document
 
-func (k known) Identity(context.Context) (Identity, error) { return Identity(k), nil }
+func (k known) Fetch(context.Context) (mmds.Document, error) { return mmds.Document(k), nil }
 
 // unknown is a source that never has it.
 type unknown struct{}
 
-func (unknown) Identity(ctx context.Context) (Identity, error) {
+func (unknown) Fetch(ctx context.Context) (mmds.Document, error) {
 	<-ctx.Done()
-	return Identity{}, ctx.Err()
+	return mmds.Document{}, ctx.Err()
 }
 
 // users has "user", who runs the test, and "root" if that is somebody else.
@@ -67,11 +69,27 @@ func users(t testing.TB) user.DB {
 // serve starts an envd on a port of this machine and returns its URL.
 func serve(t *testing.T, source Source) string {
 	t.Helper()
+	url, s := serveConfig(t, Config{Source: source})
+	empty := source == Source(known{SandboxID: "cl-1"})
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		if _, never := source.(unknown); never || empty || s.waker.wasAwake() {
+			return url
+		}
+		if time.Now().After(end) {
+			t.Fatal("the identity does not arrive")
+		}
+	}
+}
+
+// serveConfig does not wait for the identity. What the configuration lacks is a test's.
+func serveConfig(t *testing.T, cfg Config) (string, *Server) {
+	t.Helper()
+	cfg.Users, cfg.Limits, cfg.Log = users(t), process.DefaultLimits(), slog.New(slog.DiscardHandler)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(Config{Source: source, Users: users(t), Limits: process.DefaultLimits(), Log: slog.New(slog.DiscardHandler)})
+	s := New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, ln) }()
@@ -82,18 +100,10 @@ func serve(t *testing.T, source Source) string {
 			t.Error(err)
 		}
 	})
-	url := "http://" + ln.Addr().String()
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		if _, never := source.(unknown); never || s.gate.identity.Load() != nil {
-			return url
-		}
-		if time.Now().After(end) {
-			t.Fatal("the identity does not arrive")
-		}
-	}
+	return "http://" + ln.Addr().String(), s
 }
 
-func identity() known { return known{Token: token, SandboxID: "cl-1", TemplateID: "base"} }
+func identity() known { return known{EnvdToken: token, SandboxID: "cl-1", TemplateID: "base"} }
 
 // call sends a unary request or a stream's, and returns status and body.
 func call(t *testing.T, url, method, contentType, body string, header map[string]string) (int, http.Header, []byte) {
@@ -220,4 +230,19 @@ func (e *events) pid() int {
 		e.t.Fatalf("the first event is %q, not a start", f.json)
 	}
 	return m.Event.Start.Pid
+}
+
+func selectPID(pid int) string { return fmt.Sprintf(`{"process":{"pid":%d}}`, pid) }
+
+// encoded is a text as the JSON of an event has it.
+func encoded(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
+
+// send gives a process input.
+func send(t *testing.T, url, token string, pid int, text string) {
+	t.Helper()
+	code, _, body := call(t, url, "SendInput", "application/json",
+		fmt.Sprintf(`{"process":{"pid":%d},"input":{"stdin":%q}}`, pid, encoded(text)), map[string]string{headerToken: token})
+	if code != http.StatusOK {
+		t.Fatalf("input: got %d %s", code, body)
+	}
 }

@@ -5,8 +5,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -46,7 +46,7 @@ func TestOnlyHealthIsOpen(t *testing.T) {
 	if len(paths) != 8 {
 		t.Fatalf("the service has %d methods", len(paths))
 	}
-	paths = append(paths, "/", "/files", "/init", "/metrics", "/process.Process/", "/process.Process/NoSuch", "/healthz", "/health/")
+	paths = append(paths, "/", "/quiesce", "/wake/", "/files", "/init", "/metrics", "/process.Process/", "/process.Process/NoSuch", "/healthz", "/health/")
 	for _, path := range paths {
 		for _, wrong := range []string{"", "wrong", token[1:], token + "0", strings.ToUpper(token), " " + token[:31]} {
 			if code, body := status(t, http.MethodPost, url+path, wrong); code != http.StatusUnauthorized {
@@ -152,30 +152,21 @@ func TestProtocols(t *testing.T) {
 
 // TestMMDS shows that envd waits for a token that comes late.
 func TestMMDS(t *testing.T) {
-	gets := 0
+	var gets atomic.Int32
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut {
 			_, _ = w.Write([]byte("session"))
 			return
 		}
-		if gets++; gets < 3 {
+		if gets.Add(1) < 3 {
 			_, _ = w.Write([]byte(`{"WRENN_SANDBOX_ID":"cl-9"}`))
 			return
 		}
 		_, _ = w.Write([]byte(`{"WRENN_SANDBOX_ID":"cl-9","WRENN_TEMPLATE_ID":"x","WRENN_ENVD_TOKEN":"` + token + `"}`))
 	}))
 	defer service.Close()
-	source := FromMMDS(&mmds.Client{BaseURL: service.URL})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	id, err := source.Identity(ctx)
-	if err != nil || id != (Identity{Token: token, SandboxID: "cl-9", TemplateID: "x"}) || gets != 3 {
-		t.Errorf("got %+v, %v after %d", id, err, gets)
-	}
-	gets = -1 << 30
-	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	if _, err := source.Identity(ctx); err == nil {
-		t.Error("an identity without a token")
+	url := serve(t, &mmds.Client{BaseURL: service.URL})
+	if code, body := status(t, http.MethodPost, url+"/process.Process/List", token); code != http.StatusOK || gets.Load() != 3 {
+		t.Errorf("got %d %s after %d", code, body, gets.Load())
 	}
 }

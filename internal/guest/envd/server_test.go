@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"wrenn.dev/wrenn/internal/guest/envd/process"
+	"wrenn.dev/wrenn/internal/guest/mmds"
 )
 
 // TestServeEnds shows that ending envd ends its processes and streams, also one whose reader stopped.
@@ -29,7 +30,7 @@ func TestServeEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, ln) }()
-	for s.gate.identity.Load() == nil {
+	for !s.waker.wasAwake() {
 		time.Sleep(time.Millisecond)
 	}
 	e, _ := begin(t, "http://"+ln.Addr().String(), "Start", `{"process":{"cmd":"yes"}}`, nil)
@@ -122,7 +123,8 @@ func FuzzRequest(f *testing.F) {
 	limits := process.DefaultLimits()
 	limits.Processes = 0
 	s := New(Config{Source: identity(), Users: users(f), Limits: limits, Log: slog.New(slog.DiscardHandler)})
-	s.gate.open(Identity(identity()))
+	s.waker.tell(mmds.Document(identity()))
+	s.gate.open(0, token)
 	types := []string{"application/json", streamJSON, "application/proto", "application/connect+proto", "application/grpc", "application/grpc-web"}
 	methods := []string{"List", "Start", "Connect", "Update", "StreamInput", "SendInput", "SendSignal", "CloseStdin"}
 	f.Add(1, 1, envelope(0, `{"process":{"cmd":"sh","args":["-c","x"],"envs":{"A":"b"}},"pty":{"size":{"cols":1}},"tag":"t"}`), "1000")

@@ -19,6 +19,8 @@ type service struct {
 	manager *process.Manager
 	users   user.DB
 	base    func() map[string]string // what every process finds in its environment
+	// hold lets a request start a command until release is called, or says why it may not.
+	hold func(ctx context.Context) (release func(), err error)
 }
 
 // List implements process.Process.
@@ -38,9 +40,9 @@ func (s *service) Start(ctx context.Context, req *connect.Request[processpb.Star
 		return toConnect(err)
 	}
 	spec := spec(req.Msg)
-	spec.User, spec.Base = u, s.base()
+	spec.User = u
 	spec.Deadline, _ = ctx.Deadline()
-	sub, err := s.manager.Start(spec)
+	sub, err := s.start(ctx, spec)
 	if err != nil {
 		return toConnect(err)
 	}
@@ -56,6 +58,17 @@ func (s *service) Start(ctx context.Context, req *connect.Request[processpb.Star
 		return connect.NewError(connect.CodeDeadlineExceeded, errors.New("the command's deadline came and it was killed"))
 	}
 	return send(endEvent(exit))
+}
+
+// start starts a command, unless the sandbox is about to be frozen: it would run in a clone before that is distinct.
+func (s *service) start(ctx context.Context, spec process.Spec) (*process.Subscription, error) {
+	release, err := s.hold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	spec.Base = s.base()
+	return s.manager.Start(spec)
 }
 
 // Connect implements process.Process.
