@@ -41,6 +41,7 @@ type Client struct {
 	spare     chan net.Conn // a connection that WaitReady made and nobody used yet
 	transport *http.Transport
 	http      *http.Client
+	open      *http.Client // shows no token
 	rpc       processpbconnect.ProcessClient
 }
 
@@ -52,10 +53,9 @@ func New(dial DialFunc, token string) *Client {
 		DialContext: c.connection, DisableCompression: true, MaxResponseHeaderBytes: maxHeaderBytes,
 		MaxIdleConnsPerHost: 4, IdleConnTimeout: idleTime,
 	}
-	c.http = &http.Client{
-		Transport:     authenticated{next: c.transport, token: token},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.http = &http.Client{Transport: authenticated{next: c.transport, token: token}, CheckRedirect: stay}
+	c.open = &http.Client{Transport: c.transport, CheckRedirect: stay}
 	c.rpc = processpbconnect.NewProcessClient(c.http, baseURL, connect.WithReadMaxBytes(maxMessage),
 		connect.WithAcceptCompression("gzip", nil, nil))
 	return c

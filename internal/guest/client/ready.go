@@ -32,10 +32,15 @@ func refusedAfter(waited time.Duration) time.Duration {
 // WaitReady returns when envd has answered a call that shows the token. It tries until ctx ends, and then fails with the context's
 // cause and what was wrong last. ErrUnauthenticated at once when envd wants another token.
 func (c *Client) WaitReady(ctx context.Context) error {
+	return c.wait(ctx, c.ping, func(err error) bool { return errors.Is(err, errs.ErrUnauthenticated) })
+}
+
+// wait makes a call until it succeeds, until ctx ends, or until it fails with what is final.
+func (c *Client) wait(ctx context.Context, call func(context.Context) error, final func(error) bool) error {
 	began := time.Now()
 	for {
-		err := c.try(ctx, began)
-		if err == nil || errors.Is(err, errs.ErrUnauthenticated) {
+		err := c.try(ctx, began, call)
+		if err == nil || final(err) {
 			return err
 		}
 		select {
@@ -47,7 +52,7 @@ func (c *Client) WaitReady(ctx context.Context) error {
 }
 
 // try connects and makes one call.
-func (c *Client) try(ctx context.Context, began time.Time) error {
+func (c *Client) try(ctx context.Context, began time.Time, call func(context.Context) error) error {
 	conn, err := c.reach(ctx, began)
 	if err != nil {
 		return broken(err)
@@ -60,7 +65,7 @@ func (c *Client) try(ctx context.Context, began time.Time) error {
 	defer c.dropSpare() // the call may have gone over another, and envd closes one that is not used
 	ctx, cancel := context.WithTimeout(ctx, min(max(time.Since(began), callAtLeast), callAtMost))
 	defer cancel()
-	return c.ping(ctx)
+	return call(ctx)
 }
 
 // reach makes a connection. While an attempt has no answer it starts another beside it, up to maxPending, and then gives the

@@ -45,6 +45,8 @@ type Command struct {
 	// started in its session. Run receives from them as long as the command runs.
 	Resize  <-chan Size
 	Signals <-chan syscall.Signal
+	// Started is called with the command's pid before any of its output is written, and must not block. nil is not called.
+	Started func(pid uint32)
 }
 
 // check refuses what the protocol can't carry as it is: its texts are UTF-8, and of a user's name it cuts off what follows a colon.
@@ -91,16 +93,28 @@ func (c *Client) Run(ctx context.Context, cmd Command) (Result, error) {
 	if err := cmd.check(); err != nil {
 		return Result{}, err
 	}
+	return c.newRun(cmd, 0).do(ctx)
+}
+
+// newRun is a command that is to be started, or the running one with the pid attach if that is not 0.
+func (c *Client) newRun(cmd Command, attach uint32) *run {
+	return &run{client: c, cmd: cmd, attach: attach, started: make(chan struct{}), ended: make(chan struct{})}
+}
+
+// do follows the command to its end.
+func (r *run) do(ctx context.Context) (Result, error) {
 	rctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	r := &run{client: c, cmd: cmd, cancel: cancel, started: make(chan struct{}), ended: make(chan struct{})}
+	r.cancel = cancel
 	defer cancel(nil)
 	defer close(r.ended)
 	go r.obey(ctx)
 	res, err := r.follow(rctx)
 	fault := r.fault.Load()
 	switch {
-	case err == nil && fault == nil && (ctx.Err() == nil || res.Signal != syscall.SIGKILL):
+	case err == nil && fault == nil && (r.attach != 0 || ctx.Err() == nil || res.Signal != syscall.SIGKILL):
 		return res, nil
+	case ctx.Err() != nil && r.attach != 0:
+		return res, letGo(ctx)
 	case ctx.Err() != nil:
 		return res, fmt.Errorf("the command was killed: %w", context.Cause(ctx))
 	case fault != nil:
@@ -115,6 +129,7 @@ func (c *Client) Run(ctx context.Context, cmd Command) (Result, error) {
 type run struct {
 	client  *Client
 	cmd     Command
+	attach  uint32                  // the pid to join; 0 starts the command
 	cancel  context.CancelCauseFunc // ends the stream, and says why
 	started chan struct{}           // closed when pid is known
 	pid     uint32
@@ -136,7 +151,7 @@ func (r *run) obey(ctx context.Context) {
 		return
 	case <-ctx.Done():
 	}
-	if errors.Is(context.Cause(ctx), errs.ErrUnavailable) {
+	if r.attach != 0 || errors.Is(context.Cause(ctx), errs.ErrUnavailable) {
 		r.cancel(context.Cause(ctx))
 		return
 	}
@@ -155,8 +170,11 @@ func (r *run) obey(ctx context.Context) {
 	}
 }
 
-// kill tells envd to kill the command, if it has started.
+// kill tells envd to kill the command, if it has started and is ours.
 func (r *run) kill() {
+	if r.attach != 0 {
+		return
+	}
 	select {
 	case <-r.started:
 	default:
@@ -202,14 +220,14 @@ func (s Size) message() *processpb.PTY {
 func (r *run) follow(ctx context.Context) (Result, error) {
 	watchdog := time.AfterFunc(silence, func() { r.cancel(broken(fmt.Errorf("envd was silent for %v", silence))) })
 	defer watchdog.Stop()
-	stream, err := r.client.rpc.Start(ctx, r.request())
+	stream, err := r.open(ctx)
 	if err != nil {
 		return Result{}, broken(err)
 	}
-	defer stream.Close()
-	for stream.Receive() {
+	defer func() { _ = stream.close() }() // what it says is known by then
+	for stream.receive() {
 		watchdog.Stop() // a writer may take its time
-		end, err := r.event(ctx, stream.Msg().GetEvent())
+		end, err := r.event(ctx, stream.event())
 		switch {
 		case err != nil:
 			return Result{}, err
@@ -218,7 +236,7 @@ func (r *run) follow(ctx context.Context) (Result, error) {
 		}
 		watchdog.Reset(silence)
 	}
-	err = stream.Err()
+	err = stream.err()
 	switch {
 	case err == nil:
 		return Result{}, unsound("the stream ended before the command")
@@ -231,14 +249,7 @@ func (r *run) follow(ctx context.Context) (Result, error) {
 // event acts on one event; the last one it returns.
 func (r *run) event(ctx context.Context, e *processpb.ProcessEvent) (*processpb.ProcessEvent_EndEvent, error) {
 	if start := e.GetStart(); start != nil {
-		if r.pid != 0 || start.GetPid() == 0 {
-			return nil, unsound("a start with pid %d", start.GetPid())
-		}
-		r.pid = start.GetPid()
-		close(r.started)
-		go r.feed(ctx)
-		go r.steer(ctx)
-		return nil, nil
+		return nil, r.begin(ctx, start.GetPid())
 	}
 	if r.pid == 0 {
 		return nil, unsound("an event before the start")
@@ -269,8 +280,8 @@ func (r *run) output(d *processpb.ProcessEvent_DataEvent) error {
 	return nil
 }
 
-// wrong kills the command and ends the run, because something beside the stream failed. The first such failure is the run's error,
-// also when the stream then tells of the kill.
+// wrong kills the command if it is ours and ends the run, because something beside the stream failed. The first such failure is the
+// run's error, also when the stream then tells of the kill.
 func (r *run) wrong(err error) {
 	r.fault.CompareAndSwap(nil, &err)
 	r.kill()

@@ -63,6 +63,10 @@ func broken(err error) error {
 }
 
 func kind(err error) error {
+	// To the RPC library a connection that was reset means that the caller is gone. Here the guest is.
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return errs.ErrUnavailable
+	}
 	var ce *connect.Error
 	if !errors.As(err, &ce) || !connect.IsWireError(err) {
 		return kindHere(err)

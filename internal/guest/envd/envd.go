@@ -162,7 +162,7 @@ func Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	return New(Config{
-		Source: &mmds.Client{}, Machine: machine(log), Users: user.System(), Limits: process.DefaultLimits(), Log: log,
+		Source: FromMMDS(&mmds.Client{}), Machine: machine(log), Users: user.System(), Limits: process.DefaultLimits(), Log: log,
 	}).Serve(ctx, ln)
 }
 

@@ -22,7 +22,6 @@ import (
 
 	"wrenn.dev/wrenn/internal/guest/envd/process"
 	"wrenn.dev/wrenn/internal/guest/envd/user"
-	"wrenn.dev/wrenn/internal/guest/mmds"
 )
 
 func TestMain(m *testing.M) {
@@ -38,16 +37,16 @@ const (
 )
 
 // known is a source that has the identity from the start.
-type known mmds.Document
+type known Identity
 
-func (k known) Fetch(context.Context) (mmds.Document, error) { return mmds.Document(k), nil }
+func (k known) Identity(context.Context) (Identity, error) { return Identity(k), nil }
 
 // unknown is a source that never has it.
 type unknown struct{}
 
-func (unknown) Fetch(ctx context.Context) (mmds.Document, error) {
+func (unknown) Identity(ctx context.Context) (Identity, error) {
 	<-ctx.Done()
-	return mmds.Document{}, ctx.Err()
+	return Identity{}, ctx.Err()
 }
 
 // users has "user", who runs the test, and "root" if that is somebody else.
@@ -103,7 +102,7 @@ func serveConfig(t *testing.T, cfg Config) (string, *Server) {
 	return "http://" + ln.Addr().String(), s
 }
 
-func identity() known { return known{EnvdToken: token, SandboxID: "cl-1", TemplateID: "base"} }
+func identity() known { return known{Token: token, SandboxID: "cl-1", TemplateID: "base"} }
 
 // call sends a unary request or a stream's, and returns status and body.
 func call(t *testing.T, url, method, contentType, body string, header map[string]string) (int, http.Header, []byte) {

@@ -165,7 +165,7 @@ func TestMMDS(t *testing.T) {
 		_, _ = w.Write([]byte(`{"WRENN_SANDBOX_ID":"cl-9","WRENN_TEMPLATE_ID":"x","WRENN_ENVD_TOKEN":"` + token + `"}`))
 	}))
 	defer service.Close()
-	url := serve(t, &mmds.Client{BaseURL: service.URL})
+	url := serve(t, FromMMDS(&mmds.Client{BaseURL: service.URL}))
 	if code, body := status(t, http.MethodPost, url+"/process.Process/List", token); code != http.StatusOK || gets.Load() != 3 {
 		t.Errorf("got %d %s after %d", code, body, gets.Load())
 	}

@@ -8,11 +8,45 @@ import (
 	"wrenn.dev/wrenn/internal/guest/mmds"
 )
 
-// Source is where the sandbox's token and ids come from. *mmds.Client is one: the host's metadata service. The host takes the token
-// out of the metadata once envd answers with it, so an envd that is started after that never gets it, and refuses every call.
+// Identity is what makes this guest one sandbox and no other.
+type Identity struct {
+	// Token is what calls must show. Empty while the host has not given one.
+	Token                 string
+	SandboxID, TemplateID string
+	Hostname              string
+	// Start is another one after each start of the machine from frozen state.
+	Start string
+}
+
+// env is what every process is told. The token isn't.
+func (id *Identity) env() map[string]string {
+	return map[string]string{
+		mmds.KeySandboxID: id.SandboxID, mmds.KeyTemplateID: id.TemplateID,
+		"E2B_SANDBOX": "true", "E2B_SANDBOX_ID": id.SandboxID, "E2B_TEMPLATE_ID": id.TemplateID,
+	}
+}
+
+// Source is where the identity comes from.
 type Source interface {
-	// Fetch returns the document as it is now, and tries until there is one. It fails only when ctx ends.
-	Fetch(ctx context.Context) (mmds.Document, error)
+	// Identity returns the identity as it is now, and tries until there is one; the token may come later than the rest. It fails only
+	// when ctx ends.
+	Identity(ctx context.Context) (Identity, error)
+}
+
+// FromMMDS is the host's metadata service as the source. The host takes the token out of the metadata once envd answers with it,
+// so an envd that is started after that never gets it, and refuses every call.
+func FromMMDS(client *mmds.Client) Source { return metadata{client} }
+
+type metadata struct{ client *mmds.Client }
+
+// Identity implements Source.
+func (m metadata) Identity(ctx context.Context) (Identity, error) {
+	doc, err := m.client.Fetch(ctx)
+	if err != nil {
+		return Identity{}, err
+	}
+	return Identity{Token: doc.EnvdToken, SandboxID: doc.SandboxID, TemplateID: doc.TemplateID, Hostname: doc.Hostname,
+		Start: doc.Start}, nil
 }
 
 // Machine makes the machine distinct when it turns out to be a clone. *clone.Machine is one, and has the contract of both methods.
@@ -30,12 +64,4 @@ func (f fixed) Freeze() error {
 
 func (f fixed) Distinguish(context.Context, clone.Identity) (clone.Report, error) {
 	return clone.Report{}, fmt.Errorf("this machine can't be made distinct: %w", f.reason)
-}
-
-// environment is what every process is told. The token isn't.
-func environment(doc mmds.Document) map[string]string {
-	return map[string]string{
-		mmds.KeySandboxID: doc.SandboxID, mmds.KeyTemplateID: doc.TemplateID,
-		"E2B_SANDBOX": "true", "E2B_SANDBOX_ID": doc.SandboxID, "E2B_TEMPLATE_ID": doc.TemplateID,
-	}
 }

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"wrenn.dev/wrenn/internal/guest/envd/process"
-	"wrenn.dev/wrenn/internal/guest/mmds"
 )
 
 // TestServeEnds shows that ending envd ends its processes and streams, also one whose reader stopped.
@@ -123,7 +122,7 @@ func FuzzRequest(f *testing.F) {
 	limits := process.DefaultLimits()
 	limits.Processes = 0
 	s := New(Config{Source: identity(), Users: users(f), Limits: limits, Log: slog.New(slog.DiscardHandler)})
-	s.waker.tell(mmds.Document(identity()))
+	s.waker.tell(Identity(identity()))
 	s.gate.open(0, token)
 	types := []string{"application/json", streamJSON, "application/proto", "application/connect+proto", "application/grpc", "application/grpc-web"}
 	methods := []string{"List", "Start", "Connect", "Update", "StreamInput", "SendInput", "SendSignal", "CloseStdin"}

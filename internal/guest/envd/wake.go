@@ -16,7 +16,6 @@ import (
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/guest/clone"
 	"wrenn.dev/wrenn/internal/guest/envd/fault"
-	"wrenn.dev/wrenn/internal/guest/mmds"
 )
 
 const (
@@ -176,36 +175,36 @@ func (w *waker) once(ctx context.Context, f *flight) (*wakeReport, error) {
 	defer cancel()
 	for {
 		count := w.gate.count()
-		doc, err := w.document(fetch)
+		id, err := w.identity(fetch)
 		if err != nil {
 			return nil, err
 		}
-		if doc.Start != *w.last {
-			return w.distinguish(ctx, f, doc)
+		if id.Start != *w.last {
+			return w.distinguish(ctx, f, id)
 		}
-		w.tell(doc)
-		if w.gate.open(count, doc.EnvdToken) {
-			return &wakeReport{Start: doc.Start, Steps: []wakeStep{}}, nil
+		w.tell(id)
+		if w.gate.open(count, id.Token) {
+			return &wakeReport{Start: id.Start, Steps: []wakeStep{}}, nil
 		}
 	}
 }
 
-// document returns the metadata once it has a token.
-func (w *waker) document(ctx context.Context) (mmds.Document, error) {
+// identity returns the identity once it has a token.
+func (w *waker) identity(ctx context.Context) (Identity, error) {
 	for {
-		doc, err := w.source.Fetch(ctx)
+		id, err := w.source.Identity(ctx)
 		if err != nil {
-			return doc, fmt.Errorf("no answer of the metadata service within %v: %w: %w", w.patience, err, errs.ErrUnavailable)
+			return id, fmt.Errorf("no metadata within %v: %w: %w", w.patience, err, errs.ErrUnavailable)
 		}
 		if w.last == nil {
-			w.last = &doc.Start
+			w.last = &id.Start
 		}
-		if doc.EnvdToken != "" {
-			return doc, nil
+		if id.Token != "" {
+			return id, nil
 		}
 		select {
 		case <-ctx.Done():
-			return doc, fmt.Errorf("no token in the metadata within %v: %w: %w", w.patience, context.Cause(ctx), errs.ErrUnavailable)
+			return id, fmt.Errorf("no token in the metadata within %v: %w: %w", w.patience, context.Cause(ctx), errs.ErrUnavailable)
 		case <-time.After(tokenPause):
 		}
 	}
@@ -213,24 +212,24 @@ func (w *waker) document(ctx context.Context) (mmds.Document, error) {
 
 // distinguish makes a clone distinct, and only then opens the gate. The gate may be open still, if nobody closed it before the
 // freeze: the token that it knows is another machine's.
-func (w *waker) distinguish(ctx context.Context, f *flight, doc mmds.Document) (*wakeReport, error) {
+func (w *waker) distinguish(ctx context.Context, f *flight, id Identity) (*wakeReport, error) {
 	count, _ := w.gate.close()
-	made, err := w.machine.Distinguish(ctx, clone.Identity{Start: doc.Start, Hostname: doc.Hostname})
+	made, err := w.machine.Distinguish(ctx, clone.Identity{Start: id.Start, Hostname: id.Hostname})
 	if err != nil {
 		return nil, fmt.Errorf("the clone is not distinct: %w", err)
 	}
-	report := &wakeReport{Start: doc.Start, Reseeded: true, ClockOffsetMs: milliseconds(made.Offset)}
+	report := &wakeReport{Start: id.Start, Reseeded: true, ClockOffsetMs: milliseconds(made.Offset)}
 	for _, s := range made.Steps {
 		report.Steps = append(report.Steps, wakeStep{Name: s.Name, Ms: milliseconds(s.Took), Note: s.Note})
 	}
-	w.tell(doc)
+	w.tell(id)
 	began := time.Now()
 	w.conns.cut(func(c net.Conn) bool { return w.asks(f, c) })
 	report.Steps = append(report.Steps, wakeStep{Name: "connections", Ms: milliseconds(time.Since(began))})
-	if !w.gate.open(count, doc.EnvdToken) {
+	if !w.gate.open(count, id.Token) {
 		return nil, fmt.Errorf("the gate was closed while the clone was made distinct: %w", errs.ErrUnavailable)
 	}
-	w.last = &doc.Start
+	w.last = &id.Start
 	return report, nil
 }
 
@@ -242,10 +241,10 @@ func (w *waker) asks(f *flight, c net.Conn) bool {
 }
 
 // tell sets what processes that start from now on find in their environment.
-func (w *waker) tell(doc mmds.Document) {
-	env := environment(doc)
+func (w *waker) tell(id Identity) {
+	env := id.env()
 	w.env.Store(&env)
-	w.log.Info("ready", "sandbox", doc.SandboxID, "template", doc.TemplateID)
+	w.log.Info("ready", "sandbox", id.SandboxID, "template", id.TemplateID)
 }
 
 // base is what every process finds in its environment.

@@ -14,33 +14,31 @@ import (
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/guest/clone"
-	"wrenn.dev/wrenn/internal/guest/mmds"
 )
 
 const second = "fedcba9876543210fedcba9876543210" // another machine's token
 
-// metadata is a source whose document the test changes.
-type metadata struct {
+// changing is a source that the test changes.
+type changing struct {
 	mu      sync.Mutex
-	doc     mmds.Document
+	id      Identity
 	fetched int
 }
 
-func (m *metadata) Fetch(ctx context.Context) (mmds.Document, error) {
+func (m *changing) Identity(ctx context.Context) (Identity, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fetched++
-	return m.doc, context.Cause(ctx)
+	return m.id, context.Cause(ctx)
 }
 
-func (m *metadata) set(token, start string) {
+func (m *changing) set(token, start string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.doc.EnvdToken, m.doc.Start = token, start
-	m.doc.SandboxID, m.doc.Hostname = "cl-"+start, "host-"+start
+	m.id = Identity{Token: token, Start: start, SandboxID: "cl-" + start, Hostname: "host-" + start}
 }
 
-func (m *metadata) seen() int {
+func (m *changing) seen() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.fetched
@@ -89,13 +87,13 @@ func (f *fakeMachine) distinguished() []clone.Identity {
 type guest struct {
 	url     string
 	server  *Server
-	source  *metadata
+	source  *changing
 	machine *fakeMachine
 }
 
 func newGuest(t *testing.T) *guest {
 	t.Helper()
-	g := &guest{source: &metadata{}, machine: &fakeMachine{}}
+	g := &guest{source: &changing{}, machine: &fakeMachine{}}
 	g.source.set(token, "a")
 	g.url, g.server = serveConfig(t, Config{Source: g.source, Machine: g.machine, TokenPatience: patience})
 	for end := time.Now().Add(patience); !g.server.waker.wasAwake(); time.Sleep(time.Millisecond) {
@@ -215,7 +213,7 @@ func TestCloneOfAnOpenOne(t *testing.T) {
 // TestCloneBeforeTheFirstToken freezes a machine that never had a token. That envd waits for one by itself does not open the gate
 // of a clone early.
 func TestCloneBeforeTheFirstToken(t *testing.T) {
-	source, machine := &metadata{}, &fakeMachine{}
+	source, machine := &changing{}, &fakeMachine{}
 	source.set("", "a")
 	url, s := serveConfig(t, Config{Source: source, Machine: machine, TokenPatience: patience})
 	for source.seen() < 2 {
