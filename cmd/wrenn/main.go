@@ -5,6 +5,12 @@ import (
 	"os"
 
 	"wrenn.dev/wrenn/internal/cli"
+	"wrenn.dev/wrenn/internal/pager/process"
 )
 
-func main() { os.Exit(cli.Main(os.Args[1:])) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == process.Command {
+		os.Exit(process.Main(os.Args[2:]))
+	}
+	os.Exit(cli.Main(os.Args[1:]))
+}

@@ -3,14 +3,12 @@
 package assembly
 
 import (
-	"context"
 	"os/exec"
 	"path/filepath"
 	"time"
 
 	"wrenn.dev/wrenn/internal/disk"
 	"wrenn.dev/wrenn/internal/disk/devmapper"
-	"wrenn.dev/wrenn/internal/guest/client"
 	"wrenn.dev/wrenn/internal/network"
 	"wrenn.dev/wrenn/internal/network/linux"
 	"wrenn.dev/wrenn/internal/sandbox"
@@ -64,16 +62,21 @@ func New(cfg Config) (*Parts, error) {
 	if err != nil {
 		return nil, err
 	}
+	pagers, err := newPagers(state)
+	if err != nil {
+		return nil, err
+	}
+	disks := devmapper.New(devmapper.Config{StateDir: state})
 	p := &Parts{
 		Config:    cfg,
 		VMM:       firecracker.New(firecracker.Options{StateDir: state, Firecracker: cfg.Firecracker, Jailer: cfg.Jailer}),
-		Disk:      devmapper.New(devmapper.Config{StateDir: state}),
+		Disk:      disks,
 		Network:   net,
 		Templates: template.Open(cfg.Images),
 	}
 	p.Manager, err = sandbox.NewManager(sandbox.Config{
-		StateDir: state, VMM: p.VMM, Disk: p.Disk, Network: p.Network, Templates: p.Templates, UIDBase: cfg.UIDBase,
-		WaitReady: waitReady, StartTimeout: startTimeout,
+		StateDir: state, VMM: p.VMM, Disk: disks, Network: p.Network, Pagers: pagers, Guest: envd{}, Templates: p.Templates,
+		Host: fingerprint(p.VMM), UIDBase: cfg.UIDBase, Slots: linux.DefaultSlots, StartTimeout: startTimeout,
 	})
 	if err != nil {
 		return nil, err
@@ -91,9 +94,4 @@ func find(name string) string {
 		path = abs
 	}
 	return path
-}
-
-// waitReady waits for envd by the client of it.
-func waitReady(ctx context.Context, dial sandbox.DialFunc, token string) error {
-	return client.New(client.DialFunc(dial), token).WaitReady(ctx)
 }

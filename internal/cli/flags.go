@@ -54,7 +54,7 @@ func (h *hostFlags) canRun() error {
 			return errs.Field(b.flag, b.name+" is not there or can't be run", "install the official release, or give its path")
 		}
 	}
-	if err := hostcheck.CheckUIDRange(h.uidBase, linux.DefaultSlots); err != nil {
+	if err := hostcheck.CheckUIDRange(h.uidBase, 2*linux.DefaultSlots); err != nil {
 		return err
 	}
 	kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
@@ -68,5 +68,5 @@ func (h *hostFlags) canRun() error {
 }
 
 func (h *hostFlags) checkOptions() hostcheck.Options {
-	return hostcheck.Options{StateDir: h.stateDir, Firecracker: h.firecracker, Jailer: h.jailer, UIDBase: h.uidBase, Slots: linux.DefaultSlots}
+	return hostcheck.Options{StateDir: h.stateDir, Firecracker: h.firecracker, Jailer: h.jailer, UIDBase: h.uidBase, Slots: 2 * linux.DefaultSlots}
 }

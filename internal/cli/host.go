@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -122,10 +123,10 @@ func newList(s streams, host *hostFlags) *cobra.Command {
 				return json.NewEncoder(s.out).Encode(list)
 			}
 			w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "ID\tSTATE\tTEMPLATE\tVCPUS\tMEMORY\tSINCE")
+			fmt.Fprintln(w, "ID\tSTATE\tFROM\tVCPUS\tMEMORY\tSINCE")
 			for _, r := range list {
 				since := r.Changes[len(r.Changes)-1].Time.Local().Format("2006-01-02 15:04:05")
-				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%dM\t%s\n", r.ID, r.State, r.Template, r.VCPUs, r.MemoryMiB, since)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%dM\t%s\n", r.ID, r.State, cmp.Or(r.Template, r.Snapshot), r.Parts.VCPUs, r.Parts.MemoryMiB, since)
 			}
 			return w.Flush()
 		},

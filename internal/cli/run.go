@@ -114,7 +114,7 @@ func run(ctx context.Context, s streams, host *hostFlags, f *runFlags, args []st
 	if err != nil {
 		return err
 	}
-	if _, err := parts.Manager.Check(&spec); errors.Is(err, errs.ErrNotFound) {
+	if err := parts.Manager.Check(ctx, &spec); errors.Is(err, errs.ErrNotFound) {
 		return errs.Field("--template", err.Error(), "give one that is there")
 	}
 	began := time.Now()

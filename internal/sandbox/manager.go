@@ -7,60 +7,43 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/failpoint"
 	"wrenn.dev/wrenn/internal/id"
-	"wrenn.dev/wrenn/internal/template"
-	"wrenn.dev/wrenn/internal/vmm"
+	"wrenn.dev/wrenn/internal/snapshot"
 )
 
 // Manager makes sandboxes on this host and takes them apart. Several managers, in several processes, may work on one state
 // folder at once.
-type Manager struct{ cfg Config }
+type Manager struct {
+	cfg    Config
+	builds *snapshot.Store
+
+	naming sync.Mutex // held while a snapshot's name is looked for and given
+}
 
 // NewManager checks the configuration's folder and returns a manager.
 func NewManager(cfg Config) (*Manager, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.StateDir, "sandboxes"), 0o700); err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
-	return &Manager{cfg: cfg}, nil
+	m := &Manager{cfg: cfg}
+	var err error
+	m.builds, err = snapshot.New(m.buildsDir())
+	return m, err
 }
 
-// MaxVCPUs is the most virtual CPUs a machine may have.
-const MaxVCPUs = 32
-
-// Check fills a spec's zero values from its template and refuses what can't be, with the field and the fix. It makes nothing.
-func (m *Manager) Check(spec *Spec) (template.Template, error) {
-	t, err := m.cfg.Templates.Get(spec.Template)
-	if err != nil {
-		return t, err
-	}
-	if spec.VCPUs == 0 {
-		spec.VCPUs = t.VCPUs
-	}
-	if spec.MemoryMiB == 0 {
-		spec.MemoryMiB = t.MemoryMiB
-	}
-	if spec.DiskBytes == 0 {
-		spec.DiskBytes = t.Rootfs.Size
-	}
-	switch {
-	case spec.VCPUs < 1 || spec.VCPUs > MaxVCPUs:
-		return t, errs.Field("vcpus", fmt.Sprintf("%d is out of range", spec.VCPUs), fmt.Sprintf("give 1 to %d", MaxVCPUs))
-	case spec.MemoryMiB < vmm.MinMemoryMiB:
-		return t, errs.Field("memory", fmt.Sprintf("%d MiB is too little for a guest to boot", spec.MemoryMiB),
-			fmt.Sprintf("give at least %dM", vmm.MinMemoryMiB))
-	case spec.DiskBytes < t.Rootfs.Size:
-		return t, errs.Field("disk", fmt.Sprintf("%d bytes is less than the template's image", spec.DiskBytes),
-			fmt.Sprintf("give at least %dM, or leave it out", (t.Rootfs.Size+1<<20-1)>>20))
-	}
-	return t, nil
-}
+// buildsDir is the folder of builds.
+func (m *Manager) buildsDir() string { return filepath.Join(m.cfg.StateDir, "builds") }
 
 func (m *Manager) uid(slot int) int { return m.cfg.UIDBase + slot }
+
+func (m *Manager) pagerUID(slot int) int { return m.cfg.UIDBase + m.cfg.Slots + slot }
 
 func (m *Manager) path(id string) string { return filepath.Join(m.cfg.StateDir, "sandboxes", id) }
 
@@ -102,8 +85,8 @@ func (m *Manager) newFolder(r *Record) (f *folder, err error) {
 	return f, nil
 }
 
-// takeApart removes all that a sandbox has on the host: machine, then disk, then network, then the folder. Each is tried
-// although another failed, but the folder stays until all are gone, so that a later sweep knows whose they are.
+// takeApart removes all that a sandbox has on the host: machine, pager, disk, network, its reference to a build, then the folder,
+// which stays until all others are gone, so that a later sweep knows whose they are.
 func (m *Manager) takeApart(ctx context.Context, id string, f *folder, r *Record, reason string) error {
 	if r != nil {
 		r.change(Stopping, reason)
@@ -114,22 +97,14 @@ func (m *Manager) takeApart(ctx context.Context, id string, f *folder, r *Record
 	if err := failpoint.Here(ctx, "sandbox.stopping"); err != nil {
 		return err
 	}
-	if err := m.cfg.VMM.Remove(ctx, id); err != nil {
-		return fmt.Errorf("remove the machine of %s: %w", id, err)
-	}
-	if err := failpoint.Here(ctx, "sandbox.machine-gone"); err != nil {
+	if err := m.dismantle(ctx, id, m.path(id)); err != nil {
 		return err
 	}
-	derr := m.cfg.Disk.Remove(ctx, id)
-	if err := failpoint.Here(ctx, "sandbox.disk-gone"); err != nil {
+	if err := m.builds.DeleteRef(ctx, snapshot.Ref{Kind: refSandbox, Name: id}); err != nil {
 		return err
 	}
-	nerr := m.cfg.Network.Release(ctx, id)
-	if err := failpoint.Here(ctx, "sandbox.network-gone"); err != nil {
+	if err := failpoint.Here(ctx, "sandbox.ref-gone"); err != nil {
 		return err
-	}
-	if err := errors.Join(derr, nerr); err != nil {
-		return fmt.Errorf("take %s apart: %w", id, err)
 	}
 	if f == nil {
 		return nil
@@ -146,10 +121,10 @@ func (m *Manager) hold(id string) (f *folder, err error) {
 	return f, err
 }
 
-// Destroy ends a sandbox that no process holds, such as a kept one. ErrNotFound when there is none, ErrUnavailable when a
-// living process holds it.
+// Destroy ends a sandbox that no process holds, such as a kept or a paused one; that one is not woken. ErrNotFound when there is
+// none, ErrUnavailable when a living process holds it.
 func (m *Manager) Destroy(ctx context.Context, sandboxID, reason string) error {
-	if _, err := id.Parse(sandboxID); err != nil {
+	if err := checkID(sandboxID); err != nil {
 		return err
 	}
 	f, err := m.hold(sandboxID)
@@ -165,11 +140,34 @@ func (m *Manager) Destroy(ctx context.Context, sandboxID, reason string) error {
 		f.release()
 		return err
 	}
-	return nil
+	return m.collect(ctx)
 }
 
-// Failpoints are the names of this package's own steps, for a test that visits all of them. The drivers have theirs.
+func checkID(sandboxID string) error {
+	_, err := id.Parse(sandboxID)
+	return err
+}
+
+// undoTime bounds what is undone after its caller has left.
+const undoTime = 2 * time.Minute
+
+// collect removes builds that nothing needs any more, and their working sets.
+func (m *Manager) collect(ctx context.Context) error {
+	removed, err := m.builds.GC(ctx)
+	for _, build := range removed {
+		err = errors.Join(err, removeIfThere(m.workingSet(build)))
+	}
+	return err
+}
+
+// Failpoints are the names of this package's own steps in the life of a sandbox that boots and is destroyed, for a test that visits
+// all of them. The drivers have theirs.
 func Failpoints() []string {
 	return []string{"sandbox.folder", "sandbox.groundwork", "sandbox.boot", "sandbox.awake", "sandbox.stopping",
-		"sandbox.machine-gone", "sandbox.disk-gone", "sandbox.network-gone"}
+		"sandbox.machine-gone", "sandbox.pager-gone", "sandbox.disk-gone", "sandbox.network-gone", "sandbox.ref-gone"}
+}
+
+// FreezeFailpoints are the names of this package's steps in a freeze.
+func FreezeFailpoints() []string {
+	return []string{"sandbox.quiesced", "sandbox.still", "sandbox.snapshot", "sandbox.frozen", "sandbox.committed"}
 }

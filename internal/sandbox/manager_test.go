@@ -18,6 +18,7 @@ import (
 	"wrenn.dev/wrenn/internal/id"
 	"wrenn.dev/wrenn/internal/network"
 	"wrenn.dev/wrenn/internal/network/networktest"
+	"wrenn.dev/wrenn/internal/snapshot/manifest"
 	"wrenn.dev/wrenn/internal/template"
 	"wrenn.dev/wrenn/internal/vmm"
 	"wrenn.dev/wrenn/internal/vmm/vmmtest"
@@ -48,7 +49,9 @@ type world struct {
 	vmm     *vmmtest.Fake
 	disk    *disktest.Fake
 	network *networktest.Fake
-	ready   func(ctx context.Context) error // what envd does
+	pagers  *fakePagers
+	guest   *fakeGuest
+	print   manifest.Host
 }
 
 func newWorld(t *testing.T) *world {
@@ -64,11 +67,12 @@ func newWorld(t *testing.T) *world {
 		}
 	}
 	w := &world{t: t, host: vmmtest.NewHost(), disk: &disktest.Fake{Dir: state}, network: &networktest.Fake{Slots: 3},
-		ready: func(context.Context) error { return nil }}
+		pagers: &fakePagers{dir: state, running: map[string]*fakePager{}}, guest: &fakeGuest{},
+		print: manifest.Host{Firecracker: "1.0.0", SnapshotFormat: "1", CPU: manifest.CPU{Vendor: "Test", Family: 1}, KernelRelease: "6.1"}}
 	w.vmm = &vmmtest.Fake{Host: w.host}
-	w.Manager, err = NewManager(Config{StateDir: state, VMM: w.vmm, Disk: w.disk, Network: w.network, Templates: images, UIDBase: 5000,
-		WaitReady:    func(ctx context.Context, _ DialFunc, _ string) error { return w.ready(ctx) },
-		StartTimeout: time.Minute})
+	w.Manager, err = NewManager(Config{StateDir: state, VMM: w.vmm, Disk: w.disk, Network: w.network, Pagers: w.pagers, Guest: w.guest,
+		Templates: images, UIDBase: 5000, Slots: 100, StartTimeout: time.Minute,
+		Host: func(context.Context) (manifest.Host, error) { return w.print, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +81,9 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) create(spec Spec) *Sandbox {
 	w.t.Helper()
-	spec.Template = "base"
+	if spec.Snapshot == "" {
+		spec.Template = "base"
+	}
 	sb, err := w.Create(w.t.Context(), spec, nil)
 	if err != nil {
 		w.t.Fatal(err)
@@ -156,13 +162,13 @@ func TestAFailedStartLeavesNothing(t *testing.T) {
 		"disk":    func(w *world) { w.disk.Fail = onlyOn("Create", broken) },
 		"machine": func(w *world) { w.vmm.OnStart = func(context.Context, vmm.Config) error { return broken } },
 		"late":    func(w *world) { w.vmm.OnStarted = func(context.Context, vmm.Machine) error { return broken } },
-		"guest":   func(w *world) { w.ready = func(context.Context) error { return broken } },
+		"guest":   func(w *world) { w.guest.ready = func(context.Context) error { return broken } },
 		"token":   func(w *world) { w.vmm.OnPatch = func(context.Context, string, map[string]any) error { return broken } },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			set(w)
-			if _, err := w.Create(t.Context(), Spec{Template: "base"}, nil); !errors.Is(err, broken) {
+			if _, err := w.Create(t.Context(), Spec{Template: "base", Cold: true}, nil); !errors.Is(err, broken) {
 				t.Errorf("%v", err)
 			}
 			w.empty()
@@ -182,7 +188,7 @@ func onlyOn(op string, err error) func(string, string) error {
 
 func TestAMachineThatDiesWhileItStarts(t *testing.T) {
 	w := newWorld(t)
-	w.ready = func(ctx context.Context) error {
+	w.guest.ready = func(ctx context.Context) error {
 		machines, err := w.vmm.List(ctx)
 		if err != nil || len(machines) != 1 {
 			t.Errorf("%v, %v", machines, err)
@@ -191,7 +197,7 @@ func TestAMachineThatDiesWhileItStarts(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	_, err := w.Create(t.Context(), Spec{Template: "base"}, nil)
+	_, err := w.Create(t.Context(), Spec{Template: "base", Cold: true}, nil)
 	if !errors.Is(err, errs.ErrUnavailable) || !strings.Contains(err.Error(), "out of memory") {
 		t.Errorf("%v", err)
 	}
@@ -202,12 +208,12 @@ func TestACallerThatHangsUpLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	left := errors.New("the caller left")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	w.ready = func(ctx context.Context) error {
+	w.guest.ready = func(ctx context.Context) error {
 		cancel(left)
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if _, err := w.Create(ctx, Spec{Template: "base"}, nil); !errors.Is(err, left) {
+	if _, err := w.Create(ctx, Spec{Template: "base", Cold: true}, nil); !errors.Is(err, left) {
 		t.Errorf("%v", err)
 	}
 	w.empty()
@@ -217,7 +223,7 @@ func TestACallerThatHangsUpLeavesNothing(t *testing.T) {
 func TestSweep(t *testing.T) {
 	w := newWorld(t)
 	w.network.Slots = 10
-	inUse, kept, keptDead, left := w.create(Spec{}), w.create(Spec{Keep: true}), w.create(Spec{Keep: true}), w.create(Spec{})
+	inUse, kept, keptDead, left := w.create(Spec{Cold: true}), w.create(Spec{Cold: true, Keep: true}), w.create(Spec{Cold: true, Keep: true}), w.create(Spec{Cold: true})
 	kept.Leave()
 	keptDead.Leave()
 	left.Leave()
@@ -250,7 +256,7 @@ func TestSweep(t *testing.T) {
 
 func TestWhatCannotBeRemovedStaysOnRecord(t *testing.T) {
 	w := newWorld(t)
-	sb := w.create(Spec{})
+	sb := w.create(Spec{Cold: true})
 	stuck := errors.New("stuck")
 	w.disk.Fail = onlyOn("Remove", stuck)
 	if err := sb.Destroy(t.Context(), "done"); !errors.Is(err, stuck) {
@@ -272,7 +278,7 @@ func TestWhatCannotBeRemovedStaysOnRecord(t *testing.T) {
 
 func TestDestroyByID(t *testing.T) {
 	w := newWorld(t)
-	sb := w.create(Spec{Keep: true})
+	sb := w.create(Spec{Cold: true, Keep: true})
 	if err := w.Destroy(t.Context(), sb.ID, "test"); !errors.Is(err, errs.ErrUnavailable) {
 		t.Errorf("one that is held: %v", err)
 	}

@@ -7,11 +7,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/network"
+	"wrenn.dev/wrenn/internal/pager/process"
+	"wrenn.dev/wrenn/internal/snapshot/manifest"
 	"wrenn.dev/wrenn/internal/vmm"
 )
 
@@ -22,7 +26,11 @@ type State string
 const (
 	Starting State = "starting" // its parts are being made
 	Running  State = "running"  // envd answers
+	Pausing  State = "pausing"  // it is being frozen
+	Paused   State = "paused"   // it is a build and has nothing else on the host
+	Resuming State = "resuming" // its parts are being made anew
 	Stopping State = "stopping" // its parts are being removed
+	Failed   State = "failed"   // it ended by itself; see the reason
 )
 
 // Change is one change of state, with its time and reason.
@@ -35,21 +43,36 @@ type Change struct {
 // Record is what the disk knows of a sandbox. It is written before the step that it tells of, so whatever a killed process
 // left in the kernel has an owner here.
 type Record struct {
-	Version   int         `json:"version"` // RecordVersion
-	ID        string      `json:"id"`
-	Template  string      `json:"template"`
-	VCPUs     int         `json:"vcpus"`
-	MemoryMiB int         `json:"memory_mib"`
-	DiskBytes int64       `json:"disk_bytes"`
-	Kept      bool        `json:"kept"` // it outlives the process that made it
-	State     State       `json:"state"`
-	Changes   []Change    `json:"changes"`
-	Slot      *int        `json:"slot,omitempty"`
-	Machine   *vmm.Handle `json:"machine,omitempty"`
+	Version    int              `json:"version"` // RecordVersion
+	ID         string           `json:"id"`
+	Template   string           `json:"template"`           // the template's name
+	TemplateID string           `json:"template_id"`        // what the guest is told
+	Snapshot   string           `json:"snapshot,omitempty"` // the name of the snapshot that it began from, if any
+	Parts      manifest.Machine `json:"parts"`              // what the machine is made of
+	Policy     network.Policy   `json:"policy"`
+	Kept       bool             `json:"kept"` // it outlives the process that made it
+	State      State            `json:"state"`
+	Changes    []Change         `json:"changes"` // the last of them
+	Slot       *int             `json:"slot,omitempty"`
+	Machine    *vmm.Handle      `json:"machine,omitempty"`
+	Pager      *process.Handle  `json:"pager,omitempty"`
+	// Start is the id of the machine's start, which the guest knows it by.
+	Start string `json:"start,omitempty"`
+	// Build is the generation that the memory was last the same as: what the machine began from, or the last one that was frozen of
+	// it. Empty for a machine that booted and was never frozen.
+	Build string `json:"build,omitempty"`
+	// Before is Build as it was when the pause under way began: a reference to another one says that the freeze was done.
+	Before string `json:"before,omitempty"`
+	// DiffLost says that a freeze failed after the machine's account of written pages was emptied for it: the next one has to
+	// compare every page.
+	DiffLost bool `json:"diff_lost,omitempty"`
 }
 
 // RecordVersion is the version of Record that this code writes and reads.
-const RecordVersion = 1
+const RecordVersion = 2
+
+// maxChanges bounds the history that a record keeps.
+const maxChanges = 64
 
 // maxRecordBytes bounds what is read back: a record is a few hundred bytes.
 const maxRecordBytes = 64 << 10
@@ -63,6 +86,9 @@ const (
 func (r *Record) change(s State, reason string) {
 	r.State = s
 	r.Changes = append(r.Changes, Change{State: s, Time: time.Now().UTC(), Reason: reason})
+	if extra := len(r.Changes) - maxChanges; extra > 0 {
+		r.Changes = slices.Delete(r.Changes, 0, extra)
+	}
 }
 
 // folder is a sandbox's folder on disk, held by this process: nobody else works on the sandbox while it is.

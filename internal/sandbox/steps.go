@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,15 @@ type steps struct {
 
 	mu   sync.Mutex
 	list []vmm.Step
+}
+
+func newSteps(tell func(vmm.Step)) *steps { return &steps{tell: tell} }
+
+// all is what was kept so far.
+func (s *steps) all() []vmm.Step {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.list)
 }
 
 // time runs fn and keeps how long it took, under name.

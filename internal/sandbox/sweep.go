@@ -11,12 +11,13 @@ import (
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
+	"wrenn.dev/wrenn/internal/snapshot"
 )
 
 // Swept is what a sweep did with one sandbox.
 type Swept struct {
 	ID     string `json:"id"`
-	Kept   bool   `json:"kept"`            // left alone: made with Spec.Keep and its machine runs
+	Kept   bool   `json:"kept"`            // left alone: paused, or made with Spec.Keep and its machine runs
 	InUse  bool   `json:"in_use"`          // left alone: a living process holds it
 	Reason string `json:"reason"`          // why it was removed or left
 	Err    string `json:"error,omitempty"` // why it could not be removed
@@ -44,16 +45,47 @@ func (m *Manager) Sweep(ctx context.Context, all bool) ([]Swept, error) {
 		}
 		done = append(done, s)
 	}
-	if err := m.cfg.Network.Close(ctx); err != nil {
-		failed = append(failed, err)
+	for _, tidy := range []func(context.Context) error{m.cfg.Network.Close, m.sweepRefs, m.collect} {
+		if err := tidy(ctx); err != nil {
+			failed = append(failed, err)
+		}
 	}
 	return done, errors.Join(failed...)
+}
+
+// sweepRefs removes the references of sandboxes that are not there, and those of forks whose source nobody holds.
+func (m *Manager) sweepRefs(ctx context.Context) error {
+	refs, err := m.builds.ListRefs()
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for ref := range refs {
+		if ref.Kind != refSandbox && ref.Kind != refFork {
+			continue
+		}
+		f, err := m.hold(ref.Name)
+		switch {
+		case errors.Is(err, errs.ErrUnavailable):
+			continue // somebody works on it
+		case err == nil:
+			f.release()
+			if ref.Kind == refSandbox {
+				continue
+			}
+		case !errors.Is(err, errs.ErrNotFound):
+			failed = append(failed, err)
+			continue
+		}
+		failed = append(failed, m.builds.DeleteRef(ctx, ref))
+	}
+	return errors.Join(failed...)
 }
 
 // known lists every id that any driver or the state folder has something of, sorted.
 func (m *Manager) known(ctx context.Context) ([]string, error) {
 	var ids []string
-	for _, list := range []func(context.Context) ([]string, error){m.cfg.VMM.List, m.cfg.Disk.List, m.cfg.Network.List} {
+	for _, list := range []func(context.Context) ([]string, error){m.cfg.VMM.List, m.cfg.Pagers.List, m.cfg.Disk.List, m.cfg.Network.List} {
 		some, err := list(ctx)
 		if err != nil {
 			return nil, err
@@ -94,10 +126,14 @@ func (m *Manager) sweepOne(ctx context.Context, sandboxID string, all bool) (Swe
 	case err != nil:
 		f.release()
 		return s, err
-	case r.Kept && r.State == Running && !all && m.runs(ctx, r):
-		f.release()
-		s.Kept, s.Reason = true, "kept; its machine runs"
-		return s, nil
+	case !all:
+		reason, err := m.spare(ctx, f, r)
+		if reason != "" || err != nil {
+			f.release()
+			s.Kept, s.Reason = err == nil, reason
+			return s, err
+		}
+		fallthrough
 	default:
 		s.Reason = fmt.Sprintf("its owner ended while it was %s", r.State)
 	}
@@ -106,6 +142,42 @@ func (m *Manager) sweepOne(ctx context.Context, sandboxID string, all bool) (Swe
 		return s, err
 	}
 	return s, nil
+}
+
+// spare brings a sandbox without an owner into a state in which it can stay, and says which; "" when it can't. What was frozen is
+// paused, whatever of the rest was left; what was kept stays while its machine runs.
+func (m *Manager) spare(ctx context.Context, f *folder, r *Record) (reason string, err error) {
+	frozen, err := m.builds.GetRef(snapshot.Ref{Kind: refSandbox, Name: r.ID})
+	if err != nil && !errors.Is(err, errs.ErrNotFound) {
+		return "", err
+	}
+	switch {
+	case r.State == Paused:
+		return "paused", nil
+	case r.State == Resuming:
+		return "its resume was interrupted; it is paused again", m.backToPaused(ctx, f, r, "the resume was interrupted")
+	case r.State == Pausing && frozen != "" && frozen != r.Before:
+		r.Build, r.DiffLost = frozen, false
+		return "its pause was interrupted when it was frozen; it is paused now", m.finishPause(ctx, f, r)
+	case r.Kept && r.State == Pausing && m.goOn(ctx, r) == nil:
+		r.change(Running, "the pause was interrupted")
+		return "its pause was interrupted; it goes on", f.write(r)
+	case r.Kept && r.State == Running && m.runs(ctx, r):
+		return "kept; its machine runs", nil
+	}
+	return "", nil
+}
+
+// goOn lets the record's machine go on that stands still.
+func (m *Manager) goOn(ctx context.Context, r *Record) error {
+	if r.Machine == nil {
+		return errs.ErrNotFound
+	}
+	machine, err := m.cfg.VMM.Recover(ctx, *r.Machine)
+	if err != nil {
+		return err
+	}
+	return errors.Join(machine.Resume(ctx), machine.Close())
 }
 
 // runs says whether the record's machine is there.

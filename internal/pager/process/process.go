@@ -1,0 +1,271 @@
+// Package process starts page-fault servers, one process a machine, and finds them again.
+//
+//	p, err := starter.Start(ctx, spec)     // it listens, and has no privilege left
+//	…                                      // the machine is started on p.Socket()
+//	p, err = starter.Recover(ctx, handle)  // the same one, found again by a later process
+//	<-p.Done()                             // it ended: the machine must end, too
+//	err = starter.Remove(ctx, id)          // it, and all that it had on the host
+//
+// A pager outlives whoever started it. Its host objects have names that follow from the sandbox's id: the group
+// wrenn-pager/<id>, in which it is born, and the folder sandboxes/<id>/pager with its two sockets, its last words and the working
+// set that it records. So Remove and List need no record but the id.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"wrenn.dev/wrenn/internal/cgroup"
+	"wrenn.dev/wrenn/internal/cleanup"
+	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/failpoint"
+	"wrenn.dev/wrenn/internal/id"
+	"wrenn.dev/wrenn/internal/pager"
+	"wrenn.dev/wrenn/internal/proc"
+)
+
+// The names in a pager's folder.
+const (
+	folderName  = "pager"
+	socketName  = "socket"      // for the machine
+	controlName = "control"     // for us
+	wordsName   = "last-words"  // standard error
+	recordName  = "working-set" // of this start
+)
+
+// pidsMax bounds a pager's threads.
+const pidsMax = 32
+
+// maxWords bounds what is read of a pager's last words.
+const maxWords = 4 << 10
+
+// Starter starts pagers on this host.
+type Starter struct {
+	// StateDir is the folder of all state: a pager's folder is sandboxes/<id>/pager in it.
+	StateDir string
+	// Command is the program to run, with the arguments that make it a pager: Main takes what is added.
+	Command []string
+	// CgroupRoot is where the unified hierarchy is mounted; empty means cgroup.DefaultRoot.
+	CgroupRoot string
+}
+
+// Spec is what one pager serves.
+type Spec struct {
+	// ID is the sandbox's.
+	ID string
+	// Builds is the folder of builds and Build the one to serve.
+	Builds, Build string
+	// Prefetch is a working set to bring in first; "" for none.
+	Prefetch string
+	// Machine is the uid and gid that the machine runs under, which may connect.
+	Machine int
+	// Become is the uid and gid that the pager runs under.
+	Become int
+	// Stream brings in everything when there is nothing else to do.
+	Stream bool
+}
+
+// Process is one pager.
+type Process struct {
+	process *proc.Process
+	folder  string
+	handle  Handle
+	child   bool
+	done    chan struct{}
+}
+
+// Handle names a pager's process beyond doubt.
+type Handle struct {
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start_time"`
+	BootID    string `json:"boot_id"`
+}
+
+// Failpoints are the names of the points that every Start passes.
+func Failpoints() []string { return []string{pointFolder, pointGroup, pointReady} }
+
+const (
+	pointFolder = "pager.folder"
+	pointGroup  = "pager.group"
+	pointReady  = "pager.ready"
+)
+
+func (s Starter) folder(sandbox string) string {
+	return filepath.Join(s.StateDir, "sandboxes", sandbox, folderName)
+}
+
+func (s Starter) groups() *cgroup.Parent {
+	root := s.CgroupRoot
+	if root == "" {
+		root = cgroup.DefaultRoot
+	}
+	return cgroup.New(root, cgroup.Pagers)
+}
+
+// Start starts a pager and returns when a machine can connect to it. When it fails nothing of it is left. Errors:
+// ErrAlreadyExists when the sandbox has one, ErrUnavailable with its last words when it did not come up.
+func (s Starter) Start(ctx context.Context, spec Spec) (_ *Process, err error) {
+	if _, err := id.Parse(spec.ID); err != nil {
+		return nil, err
+	}
+	cu := cleanup.New(ctx)
+	defer cu.Clean(&err)
+	folder := s.folder(spec.ID)
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("pager of %s: %w", spec.ID, errs.ErrAlreadyExists)
+		}
+		return nil, fmt.Errorf("pager of %s: %w", spec.ID, err)
+	}
+	cu.Add("remove the pager", func(ctx context.Context) error { return s.Remove(ctx, spec.ID) })
+	if err := os.Chown(folder, spec.Become, spec.Become); err != nil {
+		return nil, err
+	}
+	if err := failpoint.Here(ctx, pointFolder); err != nil {
+		return nil, err
+	}
+	group, err := s.groups().Create(spec.ID, cgroup.Limits{PIDsMax: pidsMax})
+	if err != nil {
+		return nil, err
+	}
+	if err := failpoint.Here(ctx, pointGroup); err != nil {
+		return nil, err
+	}
+	p, err := s.launch(ctx, spec, group)
+	if err != nil {
+		return nil, fmt.Errorf("pager of %s: %w", spec.ID, err)
+	}
+	cu.Add("stop watching", func(context.Context) error { return p.Close() })
+	if err := failpoint.Here(ctx, pointReady); err != nil {
+		return nil, err
+	}
+	cu.Release()
+	return p, nil
+}
+
+// Recover returns the running pager that a handle tells of. ErrNotFound when it is gone.
+func (s Starter) Recover(_ context.Context, sandbox string, h Handle) (*Process, error) {
+	gone := func(why error) error {
+		return fmt.Errorf("pager %d of %s: %w", h.PID, sandbox, errors.Join(why, errs.ErrNotFound))
+	}
+	boot, err := proc.BootID()
+	if err != nil {
+		return nil, err
+	}
+	if boot != h.BootID {
+		return nil, gone(errors.New("it ran before the host was started"))
+	}
+	process, err := proc.Open(h.PID)
+	if err != nil {
+		return nil, gone(err)
+	}
+	members, err := s.groups().Get(sandbox).Members()
+	began, serr := proc.StartTime(h.PID)
+	if err != nil || serr != nil || began != h.StartTime || !slices.Contains(members, h.PID) || process.Ended() {
+		return nil, errors.Join(gone(errors.Join(err, serr)), process.Close())
+	}
+	return watch(process, s.folder(sandbox), h, nil), nil
+}
+
+// Remove ends the sandbox's pager and removes its group and folder. It is idempotent.
+func (s Starter) Remove(ctx context.Context, sandbox string) error {
+	if _, err := id.Parse(sandbox); err != nil {
+		return err
+	}
+	group := s.groups().Get(sandbox)
+	if err := group.Kill(ctx); err != nil {
+		return err
+	}
+	return errors.Join(group.Remove(), s.groups().Tidy(), os.RemoveAll(s.folder(sandbox)))
+}
+
+// List returns the ids of the sandboxes that have any object of a pager, whole or half made.
+func (s Starter) List(context.Context) ([]string, error) {
+	ids, err := s.groups().List()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filepath.Join(s.StateDir, "sandboxes"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if _, err := os.Lstat(s.folder(e.Name())); err == nil {
+			ids = append(ids, e.Name())
+		}
+	}
+	ids = slices.DeleteFunc(ids, func(s string) bool {
+		_, err := id.Parse(s)
+		return err != nil
+	})
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
+
+// watch waits for the end of a process from then on. Collect, if there is one, collects the end of a child; nobody else would do it,
+// so a child is waited for whether or not its Process is closed.
+func watch(process *proc.Process, folder string, h Handle, collect func()) *Process {
+	p := &Process{process: process, folder: folder, handle: h, child: collect != nil, done: make(chan struct{})}
+	go func() {
+		if process.Wait() != nil {
+			return // closed
+		}
+		if collect != nil {
+			collect()
+			_ = process.Close()
+		}
+		close(p.done)
+	}()
+	return p
+}
+
+// Handle is what Recover needs.
+func (p *Process) Handle() Handle { return p.handle }
+
+// Socket is what the machine connects to.
+func (p *Process) Socket() string { return filepath.Join(p.folder, socketName) }
+
+// Done is closed as soon as the process is gone.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// LastWords is the end of what the pager said before it ended, one line.
+func (p *Process) LastWords() string {
+	f, err := os.OpenFile(filepath.Join(p.folder, wordsName), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	words, err := io.ReadAll(io.LimitReader(f, maxWords))
+	if err != nil {
+		return ""
+	}
+	return strings.Join(strings.Fields(string(words)), " ")
+}
+
+// Client gives the pager commands.
+func (p *Process) Client() pager.Client {
+	return pager.Client{Path: filepath.Join(p.folder, controlName)}
+}
+
+// StopRecording ends the record of the working set and returns its file.
+func (p *Process) StopRecording(ctx context.Context) (path string, err error) {
+	_, err = p.Client().StopRecording(ctx)
+	return filepath.Join(p.folder, recordName), err
+}
+
+// Close gives up what the watching costs. It does not end the process, and does nothing for a child of this process.
+func (p *Process) Close() error {
+	if p.child {
+		return nil
+	}
+	return p.process.Close()
+}

@@ -1,0 +1,91 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"wrenn.dev/wrenn/internal/cleanup"
+	"wrenn.dev/wrenn/internal/errs"
+)
+
+// Adopt takes a running sandbox that no process holds, such as a kept one, into this process' hands. envd is given a new token: the old
+// one was never written down.
+//
+// Errors: ErrNotFound when there is none, ErrUnavailable when a living process holds it or its machine has ended,
+// ErrFailedPrecondition when it is not running.
+func (m *Manager) Adopt(ctx context.Context, sandboxID string) (_ *Sandbox, err error) {
+	f, r, err := m.holdRecord(sandboxID)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.release()
+		}
+	}()
+	if r.State != Running || r.Machine == nil {
+		return nil, fmt.Errorf("sandbox %s is %s: %w", sandboxID, r.State, errs.ErrFailedPrecondition)
+	}
+	s := &Sandbox{ID: r.ID, Token: newToken(), manager: m, folder: f, record: r}
+	if err := s.rejoin(ctx); err != nil {
+		return nil, err
+	}
+	ctx, cancel := m.startContext(ctx)
+	defer cancel()
+	if err := s.giveToken(ctx); err != nil {
+		s.close()
+		return nil, cause(ctx, fmt.Errorf("adopt %s: %w", sandboxID, err))
+	}
+	s.watch()
+	return s, nil
+}
+
+// rejoin finds the sandbox's processes. A machine whose pager is gone stands still for ever: it is ended.
+func (s *Sandbox) rejoin(ctx context.Context) (err error) {
+	m := s.manager
+	if s.Machine, err = m.cfg.VMM.Recover(ctx, *s.record.Machine); err != nil {
+		return s.fail(ctx, fmt.Errorf("the machine of %s has ended: %w: %w", s.ID, err, errs.ErrUnavailable))
+	}
+	if s.record.Pager == nil {
+		return nil
+	}
+	if s.pager, err = m.cfg.Pagers.Recover(ctx, s.ID, *s.record.Pager); err != nil {
+		err = fmt.Errorf("the pager of %s has ended: %w: %w", s.ID, err, errs.ErrUnavailable)
+		return s.fail(ctx, errors.Join(err, s.Machine.Kill(ctx), s.Machine.Close()))
+	}
+	return nil
+}
+
+// fail puts on record that the sandbox has ended by itself.
+func (s *Sandbox) fail(_ context.Context, why error) error {
+	s.record.change(Failed, why.Error())
+	return errors.Join(why, s.folder.write(s.record))
+}
+
+// watch ends the machine when its pager ends: its threads would sleep for ever. The reason is on record.
+func (s *Sandbox) watch() {
+	if s.pager == nil {
+		return
+	}
+	machine, pager := s.Machine, s.pager
+	go func() {
+		select {
+		case <-machine.Done():
+		case <-pager.Done():
+			_ = cleanup.Do(context.Background(), machine.Kill)
+			s.lost(pagerDied(pager.LastWords()))
+		}
+	}()
+}
+
+// lost puts on record that the sandbox has failed, unless an operation has ended it meanwhile.
+func (s *Sandbox) lost(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.folder == nil || s.record.State != Running {
+		return
+	}
+	s.record.change(Failed, why.Error())
+	_ = s.folder.write(s.record)
+}
