@@ -47,6 +47,14 @@ func (h *hostFlags) parts() (*assembly.Parts, error) {
 	return assembly.New(assembly.Config{StateDir: h.stateDir, Images: h.images, Firecracker: h.firecracker, Jailer: h.jailer, UIDBase: h.uidBase})
 }
 
+// ready are the parts of a host that can run machines, as far as that takes no time to see.
+func (h *hostFlags) ready() (*assembly.Parts, error) {
+	if err := h.canRun(); err != nil {
+		return nil, err
+	}
+	return h.parts()
+}
+
 // canRun refuses what keeps this host from running a machine and takes no time to see. 'wrenn host check' sees the rest.
 func (h *hostFlags) canRun() error {
 	for _, b := range []struct{ flag, name string }{{"--firecracker", h.firecracker}, {"--jailer", h.jailer}} {

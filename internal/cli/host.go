@@ -138,7 +138,7 @@ func newList(s streams, host *hostFlags) *cobra.Command {
 func newRemove(s streams, host *hostFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm ID...",
-		Short: "Remove kept sandboxes",
+		Short: "Remove kept and paused sandboxes",
 		Args:  usage(cobra.MinimumNArgs(1), "give the id of a sandbox; 'wrenn ls' lists them"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			parts, err := host.parts()

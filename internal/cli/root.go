@@ -52,7 +52,8 @@ machine with a kernel, disk and network of its own, made in moments and removed 
 		return errs.Field("flags", err.Error(), "see --help")
 	})
 	host.register(root)
-	root.AddCommand(newRun(s, &host), newList(s, &host), newRemove(s, &host), newHost(s, &host))
+	root.AddCommand(newRun(s, &host), newExec(s, &host), newPause(s, &host), newResume(s, &host), newFork(s, &host), newSnapshot(s, &host),
+		newList(s, &host), newRemove(s, &host), newHost(s, &host))
 	return root
 }
 

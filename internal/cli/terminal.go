@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-
 	"io"
 	"os"
 	"os/signal"
@@ -15,7 +14,7 @@ import (
 )
 
 // runIn runs the command in the sandbox on the process's own streams, until it ends, the machine dies, or the caller stops it.
-func runIn(ctx context.Context, s streams, sb *sandbox.Sandbox, f *runFlags, command client.Command) (client.Result, error) {
+func runIn(ctx context.Context, s streams, sb *sandbox.Sandbox, f *commandFlags, command client.Command) (client.Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	command.Stdout, command.Stderr = s.out, s.err
@@ -36,7 +35,9 @@ func runIn(ctx context.Context, s streams, sb *sandbox.Sandbox, f *runFlags, com
 		case <-ctx.Done():
 		}
 	}()
-	result, err := client.New(client.DialFunc(sb.Dial), sb.Token).Run(ctx, command)
+	guest := client.New(client.DialFunc(sb.Dial), sb.Token)
+	defer guest.Close()
+	result, err := guest.Run(ctx, command)
 	if err != nil && machineEnded(sb) {
 		return result, sb.Died()
 	}

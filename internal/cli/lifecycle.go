@@ -1,0 +1,231 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"wrenn.dev/wrenn/internal/sandbox"
+	"wrenn.dev/wrenn/internal/vmm"
+)
+
+const giveID = "give the id of a sandbox; 'wrenn ls' lists them"
+
+func newExec(s streams, host *hostFlags) *cobra.Command {
+	var f commandFlags
+	cmd := &cobra.Command{
+		Use:   "exec [flags] ID -- COMMAND [ARG...]",
+		Short: "Run a command in a sandbox that runs",
+		Long:  "Exec runs a command in a sandbox that was kept, as run does in a new one.\n\n" + exitHelp,
+		Args:  usage(cobra.MinimumNArgs(2), giveID+", and the command after --"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			command, err := f.command(s, args[1:])
+			if err != nil {
+				return err
+			}
+			ctx, stopper, stop := newStopper(cmd.Context())
+			defer stop()
+			return adopted(ctx, host, args[0], func(sb *sandbox.Sandbox) error {
+				return attached(ctx, s, sb, &f, command, stopper, progress{on: f.progress, w: s.err})
+			})
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+// adopted takes a running sandbox for as long as fn takes.
+func adopted(ctx context.Context, host *hostFlags, id string, fn func(*sandbox.Sandbox) error) error {
+	parts, err := host.parts()
+	if err != nil {
+		return err
+	}
+	sb, err := parts.Manager.Adopt(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer sb.Leave()
+	return fn(sb)
+}
+
+// lifeFlags are what the commands of the life cycle take.
+type lifeFlags struct{ progress bool }
+
+func (f *lifeFlags) register(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.progress, "progress", false, "say on standard error what each step took")
+}
+
+// tell prints the steps of an operation that is over, and what it took in all.
+func (f *lifeFlags) tell(s streams, what string, began time.Time, steps []vmm.Step) {
+	p := progress{on: f.progress, w: s.err}
+	for _, step := range steps {
+		p.step(step)
+	}
+	p.line("%s after %v", what, time.Since(began).Round(time.Millisecond))
+}
+
+func newPause(s streams, host *hostFlags) *cobra.Command {
+	var f lifeFlags
+	cmd := &cobra.Command{
+		Use:   "pause ID",
+		Short: "Freeze a sandbox with its memory to disk",
+		Long: `Pause freezes a sandbox, with its memory, its disk and all its processes, and gives back what it had on the host: from
+then on it takes disk space and nothing else. 'wrenn resume' lets it go on where it was.`,
+		Args: usage(cobra.ExactArgs(1), giveID),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return adopted(cmd.Context(), host, args[0], func(sb *sandbox.Sandbox) error {
+				began := time.Now()
+				steps, err := sb.Pause(cmd.Context(), "wrenn pause")
+				f.tell(s, "paused", began, steps)
+				return err
+			})
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+func newResume(s streams, host *hostFlags) *cobra.Command {
+	var f lifeFlags
+	cmd := &cobra.Command{
+		Use:   "resume ID",
+		Short: "Let a paused sandbox go on",
+		Args:  usage(cobra.ExactArgs(1), giveID),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			parts, err := host.ready()
+			if err != nil {
+				return err
+			}
+			began := time.Now()
+			sb, err := parts.Manager.Resume(cmd.Context(), args[0], nil)
+			if err != nil {
+				return err
+			}
+			defer sb.Leave()
+			f.tell(s, "resumed", began, sb.Steps)
+			return nil
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+func newFork(s streams, host *hostFlags) *cobra.Command {
+	var f lifeFlags
+	var count int
+	cmd := &cobra.Command{
+		Use:   "fork ID",
+		Short: "Start others that begin where a sandbox is now",
+		Long: `Fork freezes a sandbox for a moment and starts others from there, with its memory, its disk and its processes, each with an
+identity, an address, a token and randomness of its own. It prints their ids.`,
+		Args: usage(cobra.ExactArgs(1), giveID),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return adopted(cmd.Context(), host, args[0], func(sb *sandbox.Sandbox) error {
+				began := time.Now()
+				clones, steps, err := sb.Fork(cmd.Context(), count, nil)
+				for _, c := range clones {
+					if c.Err != nil {
+						err = errors.Join(err, c.Err)
+						continue
+					}
+					steps = append(steps, c.Sandbox.Steps...)
+					c.Sandbox.Leave()
+					fmt.Fprintln(s.out, c.Sandbox.ID)
+				}
+				f.tell(s, fmt.Sprintf("%d forked", len(clones)), began, steps)
+				return err
+			})
+		},
+	}
+	cmd.Flags().IntVar(&count, "count", 1, "how many")
+	f.register(cmd)
+	return cmd
+}
+
+func newSnapshot(s streams, host *hostFlags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "snapshot",
+		Short: "Freeze sandboxes under names; 'wrenn run --snapshot NAME' starts others from one",
+	}
+	cmd.AddCommand(newSnapshotCreate(s, host), newSnapshotList(s, host), newSnapshotRemove(s, host))
+	return cmd
+}
+
+func newSnapshotCreate(s streams, host *hostFlags) *cobra.Command {
+	var f lifeFlags
+	cmd := &cobra.Command{
+		Use:   "create ID NAME",
+		Short: "Freeze a sandbox under a name; it runs on",
+		Args:  usage(cobra.ExactArgs(2), giveID+", and a name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return adopted(cmd.Context(), host, args[0], func(sb *sandbox.Sandbox) error {
+				began := time.Now()
+				steps, err := sb.Snapshot(cmd.Context(), args[1])
+				f.tell(s, "frozen as "+args[1], began, steps)
+				return err
+			})
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+func newSnapshotList(s streams, host *hostFlags) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "ls",
+		Short: "List the snapshots of this machine",
+		Args:  usage(cobra.NoArgs, "give none"),
+		RunE: func(*cobra.Command, []string) error {
+			parts, err := host.parts()
+			if err != nil {
+				return err
+			}
+			names, err := parts.Manager.Snapshots()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(s.out).Encode(names)
+			}
+			w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "NAME\tBUILD")
+			for _, name := range slices.Sorted(maps.Keys(names)) {
+				fmt.Fprintf(w, "%s\t%s\n", name, names[name])
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newSnapshotRemove(s streams, host *hostFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "rm NAME...",
+		Short: "Remove snapshots that no sandbox uses",
+		Args:  usage(cobra.MinimumNArgs(1), "give the name of a snapshot; 'wrenn snapshot ls' lists them"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			parts, err := host.parts()
+			if err != nil {
+				return err
+			}
+			var failed []error
+			for _, name := range args {
+				if err := parts.Manager.DeleteSnapshot(cmd.Context(), name); err != nil {
+					failed = append(failed, err)
+					continue
+				}
+				fmt.Fprintln(s.out, name)
+			}
+			return errors.Join(failed...)
+		},
+	}
+}
