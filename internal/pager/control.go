@@ -175,8 +175,12 @@ func (c *control) allowed(conn net.Conn) error {
 	if err := errors.Join(cerr, err); err != nil {
 		return err
 	}
-	if cred.Uid != 0 && int(cred.Uid) != c.uid {
-		return fmt.Errorf("uid %d may not command this pager: %w", cred.Uid, errs.ErrUnauthenticated)
+	return c.permits(cred.Uid)
+}
+
+func (c *control) permits(uid uint32) error {
+	if uid != 0 && int(uid) != c.uid {
+		return fmt.Errorf("uid %d may not command this pager: %w", uid, errs.ErrUnauthenticated)
 	}
 	return nil
 }
