@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +39,7 @@ func (s *server) prefetch() error {
 	if len(s.set.ahead) == 0 {
 		s.set.ahead = nil
 		s.stats.PrefetchDone = true
-		go debug.FreeOSMemory() // the list may be the largest thing there is
+		s.litter += maxLitter // the list may be the largest thing there is
 	}
 	return nil
 }

@@ -16,6 +16,9 @@ func newBuffer(size int) ([]byte, error) {
 	return buf, nil
 }
 
+// emptyBuffer gives back the memory of a part of a buffer; it is zero when it is used again.
+func emptyBuffer(buf []byte) { _ = unix.Madvise(buf, unix.MADV_DONTNEED) }
+
 func freeBuffer(buf []byte) {
 	if buf != nil {
 		_ = unix.Munmap(buf)

@@ -96,6 +96,7 @@ func (s *server) make(n run) (made uint64, err error) {
 	var data []byte
 	if !n.zero {
 		data = s.buf[:n.count<<n.r.shift]
+		s.large = s.large || len(data) > keepBytes
 		if err := s.src.fill(data, n.r.offset(n.first)); err != nil {
 			return 0, err
 		}

@@ -93,8 +93,9 @@ type Config struct {
 const (
 	// DefaultMaxPages is 512 MiB: what a record takes of memory (512 KiB) is what limits it.
 	DefaultMaxPages = 128 << 10
-	// DefaultAround is 64 KiB, the window of the kernel's own fault-around. See docs of the benchmark for what it gains.
-	DefaultAround = 16
+	// DefaultAround is 16 KiB. A fault costs some 10 microseconds by itself, and a page that comes with it two or three: one neighbour that
+	// is needed pays for the others in time, but each that is not takes memory from other machines. See BenchmarkPagesPerSecond.
+	DefaultAround = 4
 
 	defaultConnectTimeout = time.Minute
 	smallPage             = 4096
@@ -135,7 +136,7 @@ func Run(ctx context.Context, c Config) (err error) {
 func stayTiny() {
 	runtime.GOMAXPROCS(2)
 	debug.SetGCPercent(20)
-	debug.SetMemoryLimit(8 << 20)
+	debug.SetMemoryLimit(32 << 20) // far from what is needed: near it, the collector would take the time from the faults
 }
 
 // pager is one that is starting: what was opened while there was privilege.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,11 @@ const (
 	heldTries = 8
 	// heldPause is how long to wait for a removal to have happened after its message was read, which the kernel tells nobody.
 	heldPause = 50 * time.Microsecond
+	// restAfter is how long no fault must have come for memory to be given back that is not needed at rest: the buffer but for
+	// keepBytes, and the heap's garbage when there may be some of maxLitter commands.
+	restAfter = 10 * time.Millisecond
+	keepBytes = 64 << 10
+	maxLitter = 32
 	// quiet is how long no fault must have come for the rest to be streamed in.
 	quiet = 2 * time.Millisecond
 )
@@ -59,6 +65,8 @@ type server struct {
 	last    time.Time // when a fault was answered last
 	held    bool      // the last thing tried was held up by a removal
 	buf     []byte    // what was read from the files, on its way
+	large   bool      // more than keepBytes of buf were used
+	litter  int       // commands carried out, or what costs as much memory, since garbage was collected
 	zeros   []byte    // a page of zeros where the kernel does not make one itself; never written to, so never there
 
 	runs      []run // of the prefetch, ready to be made
@@ -168,8 +176,23 @@ func (s *server) turn() (done bool, err error) {
 		return false, s.prefetch()
 	case s.streaming && time.Since(s.last) >= quiet:
 		return false, s.stream()
+	case s.untidy() && time.Since(s.last) >= restAfter:
+		s.tidy()
 	}
 	return false, nil
+}
+
+func (s *server) untidy() bool { return s.large || s.litter >= maxLitter }
+
+// tidy gives back memory that is not needed at rest.
+func (s *server) tidy() {
+	if s.large {
+		emptyBuffer(s.buf[keepBytes:])
+	}
+	if s.litter >= maxLitter {
+		go debug.FreeOSMemory() // it takes some milliseconds, which a fault must not wait
+	}
+	s.large, s.litter = false, 0
 }
 
 // patience is how long there is nothing to do.
@@ -181,6 +204,8 @@ func (s *server) patience() time.Duration {
 		return 0
 	case s.streaming:
 		return max(0, quiet-time.Since(s.last))
+	case s.untidy():
+		return max(0, restAfter-time.Since(s.last))
 	}
 	return forever
 }
@@ -263,6 +288,7 @@ func (s *server) obey(requests <-chan request) {
 		select {
 		case r := <-requests:
 			r.reply <- s.command(r.op)
+			s.litter++
 		default:
 			return
 		}
@@ -280,6 +306,7 @@ func (s *server) command(op string) Reply {
 			return fail(fmt.Errorf("nothing is being recorded: %w", errs.ErrFailedPrecondition))
 		}
 		pages := len(s.set.recorded)
+		s.litter += maxLitter
 		if err := s.set.finish(); err != nil {
 			return fail(err)
 		}

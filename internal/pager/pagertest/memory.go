@@ -81,6 +81,14 @@ func Random(dir string, pages, files, longest int, seed uint64) (Memory, error) 
 	return m, nil
 }
 
+// Flat makes memory of so many pages in a folder that is one file.
+func Flat(dir string, pages int, seed uint64) (Memory, error) {
+	path := filepath.Join(dir, fmt.Sprintf("flat-%d", seed))
+	size := uint64(pages) * Page
+	m := Memory{Pieces{{0, pager.Extent{Length: size}}}, []string{path}}
+	return m, randomFile(path, int64(size), rand.NewChaCha8([32]byte{byte(seed)}))
+}
+
 func randomFile(path string, size int64, random io.Reader) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

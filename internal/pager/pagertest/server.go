@@ -99,7 +99,7 @@ func (s *Server) PID() int { return s.cmd.Process.Pid }
 func (s *Server) Wait() (pager.Stats, error) {
 	var stats pager.Stats
 	err := json.NewDecoder(s.out).Decode(&stats)
-	if errors.Is(err, io.EOF) { // it was killed
+	if errors.Is(err, io.EOF) { // it was killed, or is a bare loop
 		err = nil
 	}
 	if e := s.cmd.Wait(); e != nil {
@@ -145,4 +145,32 @@ func server() error {
 		c.Control = &pager.Socket{Path: spec.Control}
 	}
 	return pager.Run(context.Background(), c)
+}
+
+// Walk has a new Victim with all of the memory in one region do one job, served by a server of its own, and returns how long the job
+// took in nanoseconds. It is one measurement.
+func Walk(spec Spec, job Job) (nanos int64, err error) {
+	server, err := StartServer(spec)
+	if err != nil {
+		return 0, err
+	}
+	defer server.End()
+	victim, err := StartVictim()
+	if err != nil {
+		return 0, err
+	}
+	defer victim.End()
+	hello := Job{Op: OpHello, Socket: spec.Socket, Regions: []RegionSpec{{Size: spec.Layout.Size()}}}
+	if _, err := victim.Do(hello); err != nil {
+		return 0, err
+	}
+	r, err := victim.Do(job)
+	if err != nil {
+		return 0, err
+	}
+	victim.End()
+	if _, err := server.Wait(); err != nil {
+		return 0, err
+	}
+	return r.Nanos, nil
 }

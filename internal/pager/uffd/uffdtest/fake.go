@@ -22,12 +22,18 @@ type Fake struct {
 	ranges   []Range
 	let      map[uint64]bool   // ranges let go of, by start
 	pages    map[uint64][]byte // by address; what is not in it is missing
-	waiting  map[uint64][]chan byte
+	waiting  map[uint64][]touch
 	faults   []uffd.Msg
 	removals []removal // not read yet
 	pending  []removal // read, but the thread that waits for it has not run yet
 	copies   int       // calls of Copy that made a page
 	gone     bool
+}
+
+// touch is a thread that waits for a byte of a page.
+type touch struct {
+	at uint64
+	c  chan byte
 }
 
 type removal struct {
@@ -41,7 +47,7 @@ func NewFake(ranges ...Range) (*Fake, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Fake{fd: fd, ranges: ranges, let: map[uint64]bool{}, pages: map[uint64][]byte{}, waiting: map[uint64][]chan byte{}}, nil
+	return &Fake{fd: fd, ranges: ranges, let: map[uint64]bool{}, pages: map[uint64][]byte{}, waiting: map[uint64][]touch{}}, nil
 }
 
 // Memory implements Machine.
@@ -65,8 +71,9 @@ func (f *Fake) TouchAt(addr uint64) <-chan byte {
 	case f.let[r.Start]:
 		c <- 0
 	default:
-		addr &^= r.PageSize - 1
-		f.waiting[addr] = append(f.waiting[addr], c)
+		at := addr & (r.PageSize - 1)
+		addr -= at
+		f.waiting[addr] = append(f.waiting[addr], touch{at, c})
 		f.faults = append(f.faults, uffd.Msg{Kind: uffd.Fault, Start: addr, FD: -1})
 		f.signal()
 	}
@@ -229,8 +236,8 @@ func (f *Fake) fill(dst, length uint64, content func(at, size uint64) []byte) (u
 			return at, unix.EAGAIN
 		}
 		f.pages[dst+at] = content(at, r.PageSize)
-		for _, c := range f.waiting[dst+at] {
-			c <- f.pages[dst+at][0]
+		for _, w := range f.waiting[dst+at] {
+			w.c <- f.pages[dst+at][w.at]
 		}
 		delete(f.waiting, dst+at)
 	}
@@ -246,8 +253,8 @@ func (f *Fake) Wake(start, length uint64) error {
 			continue
 		}
 		if page := f.pages[addr]; page != nil {
-			for _, c := range waiting {
-				c <- page[0]
+			for _, w := range waiting {
+				w.c <- page[w.at]
 			}
 			delete(f.waiting, addr)
 			continue
@@ -274,8 +281,8 @@ func (f *Fake) Unregister(start, length uint64) error {
 	}
 	for addr, waiting := range f.waiting {
 		if addr >= start && addr < start+length {
-			for _, c := range waiting {
-				c <- 0
+			for _, w := range waiting {
+				w.c <- 0
 			}
 			delete(f.waiting, addr)
 		}
