@@ -135,6 +135,7 @@ func Run(ctx context.Context, c Config) (err error) {
 // one goroutine that serves and the one that takes commands.
 func stayTiny() {
 	runtime.GOMAXPROCS(2)
+	runtime.MemProfileRate = 0
 	debug.SetGCPercent(20)
 	debug.SetMemoryLimit(32 << 20) // far from what is needed: near it, the collector would take the time from the faults
 }

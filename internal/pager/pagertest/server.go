@@ -86,7 +86,7 @@ func StartServer(spec Spec) (*Server, error) {
 		return nil, err
 	}
 	if line, err := s.out.ReadString('\n'); err != nil || line != ready {
-		s.End()
+		_ = s.cmd.Wait() // it has closed its output, so it is ending
 		return nil, fmt.Errorf("page-fault server: %s", strings.TrimSpace(s.stderr.String()))
 	}
 	return s, nil

@@ -1,6 +1,6 @@
 //go:build hosttest
 
-package pager_test
+package pagertest_test
 
 import (
 	"bufio"
@@ -45,7 +45,12 @@ const memoryLimit = 4 << 20
 
 // TestMemoryStaysSmall has one pager do all that it can do, and then flooded with removals.
 func TestMemoryStaysSmall(t *testing.T) {
-	s := spec(t, 64<<10) // 256 MiB
+	s := spec(t, 16)
+	m, err := pagertest.Random(t.TempDir(), 64<<10, 3, 200, 7) // 256 MiB in some 700 pieces: what the layout takes is not the pager's
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Memory = m
 	dir := filepath.Dir(s.Socket)
 	s.Record, s.Prefetch, s.DropTo = filepath.Join(dir, "record"), filepath.Join(dir, "prefetch"), &nobody
 	chown(t, dir)

@@ -1,6 +1,6 @@
 //go:build hosttest
 
-package pager_test
+package pagertest_test
 
 import (
 	"fmt"
