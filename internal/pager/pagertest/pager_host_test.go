@@ -183,6 +183,19 @@ func TestPagerIsKilled(t *testing.T) {
 	<-ended
 }
 
+func TestMachineIsKilledInTheMiddle(t *testing.T) {
+	for range 5 {
+		s := spec(t, 4096)
+		s.Stream, s.Around = true, 1
+		r := start(t, s)
+		if err := r.victim.Begin(pagertest.Job{Op: pagertest.OpTouch, Offsets: r.all(), Threads: 4}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+		r.end()
+	}
+}
+
 func TestNobodyConnects(t *testing.T) {
 	s := spec(t, 16)
 	s.ConnectTimeout = 100 * time.Millisecond

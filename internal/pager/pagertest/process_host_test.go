@@ -41,8 +41,6 @@ func rollup(t *testing.T, pid int, name string) int64 {
 	return 0
 }
 
-const memoryLimit = 4 << 20
-
 // TestMemoryStaysSmall has one pager do all that it can do, and then flooded with removals.
 func TestMemoryStaysSmall(t *testing.T) {
 	s := spec(t, 16)

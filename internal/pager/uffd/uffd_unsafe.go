@@ -15,7 +15,7 @@ const (
 	ioc        = 0xAA
 	iocNew     = ioc << 8 // on /dev/userfaultfd; takes open flags
 	iocAPI     = 3<<30 | unsafe.Sizeof(apiArg{})<<16 | ioc<<8 | 0x3F
-	iocReg     = 3<<30 | unsafe.Sizeof(registerArg{})<<16 | ioc<<8 | 0x00
+	iocReg     = 3<<30 | unsafe.Sizeof(registerArg{})<<16 | ioc<<8 // number 0
 	iocUnreg   = 2<<30 | unsafe.Sizeof(rangeArg{})<<16 | ioc<<8 | 0x01
 	iocWake    = 2<<30 | unsafe.Sizeof(rangeArg{})<<16 | ioc<<8 | 0x02
 	iocCopy    = 3<<30 | unsafe.Sizeof(copyArg{})<<16 | ioc<<8 | 0x03
