@@ -26,6 +26,8 @@ const (
 	maxCommand     = 1 << 10
 	maxReply       = 16 << 10
 	commandTimeout = 10 * time.Second
+	// lastWords is how long the end of a pager waits for an answer that is on its way.
+	lastWords = 200 * time.Millisecond
 )
 
 // Command is what a client sends.
@@ -80,7 +82,8 @@ type control struct {
 	uid      int
 	waker    *waker
 	requests chan request
-	done     chan struct{}
+	done     chan struct{} // closed when the pager ends
+	stopped  chan struct{} // closed when no command is being handled any more; nil before start
 }
 
 func newControl(sock *Socket, w *waker) (*control, error) {
@@ -108,7 +111,9 @@ func (c *control) start() {
 	if c.ln == nil {
 		return
 	}
+	c.stopped = make(chan struct{})
 	go func() {
+		defer close(c.stopped)
 		for {
 			conn, err := c.ln.Accept()
 			if err != nil {
@@ -119,11 +124,18 @@ func (c *control) start() {
 	}()
 }
 
-// close ends the taking of commands and removes the socket.
+// close ends the taking of commands and removes the socket. What was carried out is answered: a command may well be why the pager
+// ends.
 func (c *control) close() {
 	close(c.done)
 	if c.ln != nil {
 		_ = c.ln.Close()
+	}
+	if c.stopped != nil {
+		select {
+		case <-c.stopped:
+		case <-time.After(lastWords):
+		}
 	}
 	if c.raw != nil {
 		c.raw.close()
@@ -160,6 +172,11 @@ func (c *control) answer(conn net.Conn) Reply {
 	case reply := <-r.reply:
 		return reply
 	case <-c.done:
+	}
+	select { // both may have come
+	case reply := <-r.reply:
+		return reply
+	default:
 		return fail(fmt.Errorf("the pager is ending: %w", errs.ErrUnavailable))
 	}
 }

@@ -80,6 +80,33 @@ func TestRunEndsWhenNobodyComes(t *testing.T) {
 	}
 }
 
+// TestRunWithSocketsThatListen is given both sockets; it neither makes nor removes any.
+func TestRunWithSocketsThatListen(t *testing.T) {
+	c, _ := brief(t)
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: c.Listen.Path})
+	must(t, err)
+	defer ln.Close()
+	f, err := ln.File()
+	must(t, err)
+	defer f.Close()
+	c.Listen = Socket{File: f}
+	c.Peer.UID = os.Getuid()
+	c.ConnectTimeout = 10 * time.Second
+	c.Ready = func() error {
+		conn, err := net.Dial("unix", ln.Addr().String())
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	}
+	if err := Run(t.Context(), c); !errors.Is(err, errs.ErrInvalid) || !strings.Contains(err.Error(), "ends after 0 bytes") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(ln.Addr().String()); err != nil {
+		t.Errorf("the socket that was given is gone: %v", err)
+	}
+}
+
 func TestRunFailsAtOnce(t *testing.T) {
 	broken := errors.New("broken")
 	for name, tt := range map[string]struct {
@@ -127,32 +154,34 @@ func TestPanicIsAnError(t *testing.T) {
 	}
 }
 
-// TestFilter runs the program that goes to the kernel, by the few instructions it is made of.
+// interpret runs a program for the kernel, of the few instructions that ours is made of.
+func interpret(code []unix.SockFilter, arch, nr uint32) uint32 {
+	var acc uint32
+	for pc := 0; ; pc++ {
+		in, jump := code[pc], false
+		switch in.Code {
+		case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
+			acc = map[uint32]uint32{0: nr, 4: arch}[in.K]
+			continue
+		case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
+			jump = acc == in.K
+		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
+			jump = acc >= in.K
+		case unix.BPF_RET | unix.BPF_K:
+			return in.K
+		}
+		if jump {
+			pc += int(in.Jt)
+		} else {
+			pc += int(in.Jf)
+		}
+	}
+}
+
 func TestFilter(t *testing.T) {
 	code, err := filter()
 	must(t, err)
-	run := func(arch, nr uint32) uint32 {
-		var acc uint32
-		for pc := 0; ; pc++ {
-			in, jump := code[pc], false
-			switch in.Code {
-			case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
-				acc = map[uint32]uint32{0: nr, 4: arch}[in.K]
-				continue
-			case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
-				jump = acc == in.K
-			case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
-				jump = acc >= in.K
-			case unix.BPF_RET | unix.BPF_K:
-				return in.K
-			}
-			if jump {
-				pc += int(in.Jt)
-			} else {
-				pc += int(in.Jf)
-			}
-		}
-	}
+	run := func(arch, nr uint32) uint32 { return interpret(code, arch, nr) }
 	arch := uint32(unix.AUDIT_ARCH_X86_64)
 	if runtime.GOARCH == "arm64" {
 		arch = unix.AUDIT_ARCH_AARCH64

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"wrenn.dev/wrenn/internal/errs"
 )
@@ -119,5 +122,21 @@ func TestFileThatGetsShorter(t *testing.T) {
 	}
 	if err := s.fill(buf, smallPage); !errors.Is(err, errs.ErrCorrupt) {
 		t.Errorf("a page that is cut: %v", err)
+	}
+}
+
+// TestReadError has a file that cannot be read, which says so.
+func TestReadError(t *testing.T) {
+	f, err := os.OpenFile(pages(t, "abc").Name(), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s, err := newSource(layout{{0, 0, 3 * smallPage}}, []*os.File{f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.fill(make([]byte, smallPage), smallPage); !errors.Is(err, unix.EBADF) || !strings.Contains(err.Error(), f.Name()) {
+		t.Errorf("%v", err)
 	}
 }

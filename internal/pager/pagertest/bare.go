@@ -30,15 +30,19 @@ func BareLoop(socket string, layout pager.Layout, files []*os.File, ready func()
 	if err != nil {
 		return err
 	}
+	mem, regions, err := bareHello(conn)
+	if err != nil {
+		return err
+	}
 	f, err := conn.File()
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	mem, regions, err := bareHello(conn)
-	if err != nil {
-		return err
-	}
+	return bareServe(f, mem, regions, layout, files)
+}
+
+func bareServe(f *os.File, mem uffd.Memory, regions []bareRegion, layout pager.Layout, files []*os.File) error {
 	fds := []unix.PollFd{{Fd: int32(mem.FD()), Events: unix.POLLIN}, {Fd: int32(f.Fd())}}
 	msgs, buf := make([]uffd.Msg, 64), make([]byte, Page)
 	for {
