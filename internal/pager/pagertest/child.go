@@ -192,34 +192,57 @@ func (p *prey) remove(from, to uint64) error {
 
 // churn has threads read all pages of the range again and again while others of the range are taken away.
 func (p *prey) churn(j Job) error {
-	zero := Sum(make([]byte, Page))
 	pages := (j.To - j.From) / Page
-	removed := make([]atomic.Bool, pages)
-	var over atomic.Bool
+	c := churn{p, j, pages, make([]atomic.Bool, pages), make([]atomic.Bool, pages), atomic.Bool{}}
 	return together(j.Threads+1, func(thread int) error {
 		rnd := rand.New(rand.NewPCG(uint64(thread), 1))
 		if thread == 0 {
-			defer over.Store(true)
-			for range j.Rounds {
-				n := 1 + rnd.Uint64N(4)
-				first := rnd.Uint64N(pages - n)
-				if err := p.remove(j.From+first*Page, j.From+(first+n)*Page); err != nil {
-					return err
-				}
-				for i := range n {
-					removed[first+i].Store(true)
-				}
-			}
-			return nil
+			return c.remove(rnd)
 		}
-		for !over.Load() {
-			i := rnd.Uint64N(pages)
-			gone := removed[i].Load() // before the read: a page that is gone now stays zero
-			got := Sum(p.page(j.From + i*Page))
-			if got != zero && (gone || got != j.Sums[i]) {
-				return fmt.Errorf("page %d holds %#x; removed before: %v", i, got, gone)
-			}
-		}
-		return nil
+		return c.read(rnd)
 	})
+}
+
+// churn is what the threads of one know of each other.
+type churn struct {
+	*prey
+	Job
+	pages             uint64
+	removing, removed []atomic.Bool // from before a page is taken away, and from after
+	over              atomic.Bool
+}
+
+func (c *churn) remove(rnd *rand.Rand) error {
+	defer c.over.Store(true)
+	for range c.Rounds {
+		n := 1 + rnd.Uint64N(4)
+		first := rnd.Uint64N(c.pages - n)
+		for i := range n {
+			c.removing[first+i].Store(true)
+		}
+		if err := c.prey.remove(c.From+first*Page, c.From+(first+n)*Page); err != nil {
+			return err
+		}
+		for i := range n {
+			c.removed[first+i].Store(true)
+		}
+	}
+	return nil
+}
+
+func (c *churn) read(rnd *rand.Rand) error {
+	zero := Sum(make([]byte, Page))
+	for !c.over.Load() {
+		i := rnd.Uint64N(c.pages)
+		gone := c.removed[i].Load() // before the read: a page that is gone now stays zero
+		got := Sum(c.page(c.From + i*Page))
+		if gone && got != zero {
+			return fmt.Errorf("page %d holds %#x after it was taken away", i, got)
+		}
+		// A page that is taken away while it is read is old at its beginning and zero at its end.
+		if !c.removing[i].Load() && got != c.Sums[i] {
+			return fmt.Errorf("page %d holds %#x, not what it was made of", i, got)
+		}
+	}
+	return nil
 }
