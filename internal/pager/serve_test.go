@@ -383,3 +383,26 @@ func TestAnyOrder(t *testing.T) {
 		b.finish()
 	})
 }
+
+// TestRests has the server wait without an end when there is nothing to do, after it has given back what it used.
+func TestRests(t *testing.T) {
+	b := newBox(t, file(t, "abcd"), []uint32{1})
+	for b.s.stats.Prefetched == 0 || !b.s.stats.PrefetchDone {
+		_, err := b.s.turn()
+		must(t, err)
+	}
+	b.s.large = true
+	for wait := b.s.patience(); wait != forever; wait = b.s.patience() {
+		time.Sleep(wait)
+		_, err := b.s.turn()
+		must(t, err)
+	}
+	if b.s.untidy() {
+		t.Error("it rests before it has tidied up")
+	}
+	must(t, b.s.fault(base))
+	if content, _ := b.fake.Page(base); content[0] != 'a' {
+		t.Error("the buffer does not work after it was emptied")
+	}
+	b.close()
+}
