@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -403,5 +406,38 @@ func TestWakeOverHTTP2(t *testing.T) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
 		t.Errorf("got %v", resp)
+	}
+}
+
+// TestAStoppedStreamDoesNotStopAProcess freezes a machine while nobody takes the output of a stream, so that its process waits. In the
+// clone there is nobody who ever will: the process goes on, and can be joined.
+func TestAStoppedStreamDoesNotStopAProcess(t *testing.T) {
+	g := newGuest(t)
+	passed := filepath.Join(t.TempDir(), "passed")
+	e, _ := begin(t, g.url, "Start", fmt.Sprintf(
+		`{"process":{"cmd":"sh","args":["-c","head -c 67108864 /dev/zero; echo x >%s; while read -r l; do echo \"got $l\"; done"]},"stdin":true}`, passed), nil)
+	pid := e.pid()
+	time.Sleep(200 * time.Millisecond)
+	if _, err := os.Stat(passed); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("the process does not wait for its stream: %v", err)
+	}
+	g.expect(t, "/quiesce", token, http.StatusNoContent, "")
+	g.source.set(second, "b")
+	g.expect(t, "/wake", "", http.StatusOK, `"reseeded":true`)
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(passed); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the process does not go on")
+		}
+	}
+	joined, _ := begin(t, g.url, "Connect", selectPID(pid), map[string]string{headerToken: second})
+	joined.pid()
+	send(t, g.url, second, pid, "hello\n")
+	for end := time.Now().Add(patience); !strings.Contains(joined.next().json, encoded("got hello\n")); {
+		if time.Now().After(end) {
+			t.Fatal("the joined stream lacks what came after")
+		}
 	}
 }

@@ -7,7 +7,8 @@
 // # Output
 //
 // Any number of subscriptions may follow one process; each gets what is written from the moment it joins. Without any, output is
-// read and thrown away, so that a process never waits for a reader that isn't there. With one that does not read, the
+// read and thrown away, so that a process never waits for a reader that isn't there: one whose client has gone, or was cut off
+// because the machine is a clone now, goes on as if it had been started for nobody, and can be joined. With one that does not read, the
 // process waits, as it would at a pipe: each subscription holds a bounded number of chunks, and reading from the process
 // stops while one is full. So that a dead reader can't hold up the others for ever, a subscription that took nothing
 // for Limits.Stall, while another could have taken more, is dropped.
