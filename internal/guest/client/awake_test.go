@@ -139,8 +139,8 @@ func TestQuiesceAndWakeAsAClone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if awake.Start != "b" || !awake.Reseeded || awake.ClockOffset != 3*time.Second || len(awake.Steps) != 2 ||
-		awake.Steps[0] != (client.AwakeStep{Name: "random", Took: time.Millisecond, Note: "x"}) {
+	if awake.Start != "b" || !awake.Reseeded || awake.ClockOffset != 3*time.Second || len(awake.Steps) != 3 ||
+		awake.Steps[1] != (client.AwakeStep{Name: "random", Took: time.Millisecond, Note: "x"}) {
 		t.Errorf("got %+v", awake)
 	}
 	if err := h.client(t, firstToken).Quiesce(inTime(t)); !errors.Is(err, errs.ErrUnauthenticated) {

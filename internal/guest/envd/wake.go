@@ -173,18 +173,20 @@ func (w *waker) fly(f *flight) {
 func (w *waker) once(ctx context.Context, f *flight) (*wakeReport, error) {
 	fetch, cancel := context.WithTimeout(ctx, w.patience)
 	defer cancel()
+	began := time.Now()
 	for {
 		count := w.gate.count()
 		id, err := w.identity(fetch)
 		if err != nil {
 			return nil, err
 		}
+		report := &wakeReport{Start: id.Start, Steps: []wakeStep{{Name: "metadata", Ms: milliseconds(time.Since(began))}}}
 		if id.Start != *w.last {
-			return w.distinguish(ctx, f, id)
+			return report, w.distinguish(ctx, f, id, report)
 		}
 		w.tell(id)
 		if w.gate.open(count, id.Token) {
-			return &wakeReport{Start: id.Start, Steps: []wakeStep{}}, nil
+			return report, nil
 		}
 	}
 }
@@ -212,13 +214,13 @@ func (w *waker) identity(ctx context.Context) (Identity, error) {
 
 // distinguish makes a clone distinct, and only then opens the gate. The gate may be open still, if nobody closed it before the
 // freeze: the token that it knows is another machine's.
-func (w *waker) distinguish(ctx context.Context, f *flight, id Identity) (*wakeReport, error) {
+func (w *waker) distinguish(ctx context.Context, f *flight, id Identity, report *wakeReport) error {
 	count, _ := w.gate.close()
 	made, err := w.machine.Distinguish(ctx, clone.Identity{Start: id.Start, Hostname: id.Hostname})
 	if err != nil {
-		return nil, fmt.Errorf("the clone is not distinct: %w", err)
+		return fmt.Errorf("the clone is not distinct: %w", err)
 	}
-	report := &wakeReport{Start: id.Start, Reseeded: true, ClockOffsetMs: milliseconds(made.Offset)}
+	report.Reseeded, report.ClockOffsetMs = true, milliseconds(made.Offset)
 	for _, s := range made.Steps {
 		report.Steps = append(report.Steps, wakeStep{Name: s.Name, Ms: milliseconds(s.Took), Note: s.Note})
 	}
@@ -227,10 +229,10 @@ func (w *waker) distinguish(ctx context.Context, f *flight, id Identity) (*wakeR
 	w.conns.cut(func(c net.Conn) bool { return w.asks(f, c) })
 	report.Steps = append(report.Steps, wakeStep{Name: "connections", Ms: milliseconds(time.Since(began))})
 	if !w.gate.open(count, id.Token) {
-		return nil, fmt.Errorf("the gate was closed while the clone was made distinct: %w", errs.ErrUnavailable)
+		return fmt.Errorf("the gate was closed while the clone was made distinct: %w", errs.ErrUnavailable)
 	}
 	w.last = &id.Start
-	return report, nil
+	return nil
 }
 
 // asks says whether a connection waits for the flight.

@@ -154,7 +154,7 @@ func TestHeldForAMoment(t *testing.T) {
 		t.Error("the token's digest is still there")
 	}
 	g.source.set(second, "a")
-	g.expect(t, "/wake", "", http.StatusOK, `{"start":"a","reseeded":false,"clockOffsetMs":0,"steps":[]}`)
+	g.expect(t, "/wake", "", http.StatusOK, `{"start":"a","reseeded":false,"clockOffsetMs":0,"steps":[{"name":"metadata"`)
 	g.expect(t, list, token, http.StatusUnauthorized, "")
 	g.expect(t, list, second, http.StatusOK, "processes")
 	send(t, g.url, second, pid, "hello\n")
@@ -178,8 +178,9 @@ func TestClone(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &report); err != nil || code != http.StatusOK {
 		t.Fatalf("got %d %s, %v", code, body, err)
 	}
-	if report.Start != "b" || !report.Reseeded || report.ClockOffsetMs != 1.5 || len(report.Steps) != 3 ||
-		report.Steps[0] != (wakeStep{Name: "random", Ms: 2}) || report.Steps[1].Note != "none" || report.Steps[2].Name != "connections" {
+	if report.Start != "b" || !report.Reseeded || report.ClockOffsetMs != 1.5 || len(report.Steps) != 4 ||
+		report.Steps[0].Name != "metadata" || report.Steps[1] != (wakeStep{Name: "random", Ms: 2}) || report.Steps[2].Note != "none" ||
+		report.Steps[3].Name != "connections" {
 		t.Errorf("got %+v", report)
 	}
 	if made := g.machine.distinguished(); len(made) != 1 || made[0] != (clone.Identity{Start: "b", Hostname: "host-b"}) {
