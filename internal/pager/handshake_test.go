@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -88,7 +89,7 @@ func TestWhatIsNoGreeting(t *testing.T) {
 		"a descriptor that is something else": {[]int{1}, []string{good}, false, uffd.ErrNotUserfaultfd},
 		"in two pieces":                       {[]int{1}, []string{good[:10], good[10:]}, false, uffd.ErrNotUserfaultfd},
 		"the descriptor in the second":        {[]int{0, 1}, []string{good[:10], good[10:]}, false, uffd.ErrNotUserfaultfd},
-		"no descriptor":                       {nil, []string{"[", " ", " ", " ", " "}, false, errs.ErrInvalid},
+		"no descriptor":                       {nil, append([]string{"["}, slices.Repeat([]string{" "}, 200)...), false, errs.ErrInvalid}, // some may come together
 		"two descriptors":                     {[]int{2}, []string{good}, false, errs.ErrInvalid},
 		"more descriptors than are taken":     {[]int{100}, []string{good}, false, errs.ErrInvalid},
 		"too long":                            {[]int{1}, []string{strings.Repeat(" ", 40<<10), strings.Repeat(" ", 40<<10)}, false, errs.ErrInvalid},
