@@ -101,7 +101,7 @@ func sweep(ctx context.Context, s streams, host *hostFlags, all bool) error {
 	if len(done) == 0 {
 		fmt.Fprintln(s.out, "nothing to sweep")
 	}
-	return err
+	return errors.Join(err, host.sayLeft(ctx, s.out))
 }
 
 func newList(s streams, host *hostFlags) *cobra.Command {
