@@ -110,6 +110,10 @@ func newGuest(t *testing.T) *guest {
 
 func (g *guest) post(t *testing.T, path, token string) (int, string) {
 	t.Helper()
+	if path == "/wake" {
+		// Connections that nobody uses are cut, and the transport may not have noticed when the next call comes.
+		defer http.DefaultClient.CloseIdleConnections()
+	}
 	return status(t, http.MethodPost, g.url+path, token)
 }
 
@@ -321,8 +325,9 @@ func TestWakeOutlivesWhoAsked(t *testing.T) {
 	cancel()
 	<-gone
 	g.source.set(second, "b")
+	// Asked here and not over a connection: one that does not wait for the wake is cut.
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		if code, _ := g.post(t, list, second); code == http.StatusOK {
+		if _, err := g.server.gate.check(http.Header{headerToken: {second}}); err == nil {
 			return
 		}
 		if time.Now().After(end) {
