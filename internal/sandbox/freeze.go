@@ -122,6 +122,7 @@ func (s *Sandbox) commit(ctx context.Context, staging *snapshot.Staging, info sn
 		return nil, err
 	}
 	s.record.Build, s.record.DiffLost = b.ID, false
+	s.manager.inheritWorkingSet(s.record.Began, b.ID)
 	if err := failpoint.Here(ctx, "sandbox.committed"); err != nil {
 		return nil, err
 	}
@@ -158,10 +159,18 @@ func (m *Manager) workingSet(build string) string {
 	return filepath.Join(m.cfg.StateDir, "working-sets", build)
 }
 
+// inheritWorkingSet gives a new build the working set of the one that its machine began from: what a start needs first, the kernel's
+// and envd's pages, is mostly the same. Nothing depends on it.
+func (m *Manager) inheritWorkingSet(from, to string) {
+	if from != "" {
+		_ = os.Link(m.workingSet(from), m.workingSet(to))
+	}
+}
+
 // keepWorkingSet ends the pager's record and keeps it for later starts of the build that this one began from, unless there is one.
 // Nothing depends on it, so an error is only told.
 func (s *Sandbox) keepWorkingSet(ctx context.Context) error {
-	if s.began == "" || exists(s.manager.workingSet(s.began)) {
+	if s.record.Began == "" || exists(s.manager.workingSet(s.record.Began)) {
 		return nil
 	}
 	path, err := s.pager.StopRecording(ctx)
@@ -172,7 +181,7 @@ func (s *Sandbox) keepWorkingSet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dst := s.manager.workingSet(s.began)
+	dst := s.manager.workingSet(s.record.Began)
 	if err := os.MkdirAll(filepath.Dir(dst), 0o700); err != nil {
 		return err
 	}

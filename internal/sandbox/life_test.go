@@ -583,7 +583,10 @@ func TestTheWorkingSetIsKeptForTheNextStart(t *testing.T) {
 	if err := next.Destroy(t.Context(), "done"); err != nil {
 		t.Error(err)
 	}
-	if entries, err := os.ReadDir(filepath.Dir(w.workingSet("x"))); err != nil || len(entries) != 1 {
-		t.Errorf("%v, %v", entries, err)
+	if _, err := w.Resume(t.Context(), sb.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	if set := filepath.Base(w.pagers.last.Prefetch); set == "." || set == build {
+		t.Errorf("the resume prefetches %q, and not what the new build inherited", set)
 	}
 }

@@ -58,6 +58,8 @@ type Record struct {
 	Pager      *process.Handle  `json:"pager,omitempty"`
 	// Start is the id of the machine's start, which the guest knows it by.
 	Start string `json:"start,omitempty"`
+	// Began is the build that the machine began from, empty for a boot: what its pager serves.
+	Began string `json:"began,omitempty"`
 	// Build is the generation that the memory was last the same as: what the machine began from, or the last one that was frozen of
 	// it. Empty for a machine that booted and was never frozen.
 	Build string `json:"build,omitempty"`

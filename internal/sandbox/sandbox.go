@@ -123,8 +123,7 @@ type Sandbox struct {
 	Steps   []vmm.Step // what the start took, in the order in which the steps ended
 
 	manager *Manager
-	pager   Pager  // nil for a machine that booted
-	began   string // the build that it began from, "" for a boot or when it was adopted
+	pager   Pager // nil for a machine that booted
 
 	mu     sync.Mutex // held by the operation that changes the sandbox
 	folder *folder    // nil once the sandbox was given up, paused or destroyed

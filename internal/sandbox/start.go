@@ -56,7 +56,10 @@ type start struct {
 // run makes the parts and returns when envd answers. What it made is undone by whoever called it.
 func (s *start) run(ctx context.Context) (*Sandbox, error) {
 	s.token = newToken()
-	s.record.Start = newToken()[:16]
+	s.record.Start, s.record.Began = newToken()[:16], ""
+	if s.build != nil {
+		s.record.Began = s.build.ID
+	}
 	if err := s.groundwork(ctx); err != nil {
 		return nil, cause(ctx, err)
 	}
@@ -69,9 +72,6 @@ func (s *start) run(ctx context.Context) (*Sandbox, error) {
 	}
 	sb := &Sandbox{ID: s.record.ID, Token: s.token, Machine: machine, Steps: s.steps.all(),
 		manager: s.m, pager: s.pager, folder: s.folder, record: s.record}
-	if s.build != nil {
-		sb.began = s.build.ID
-	}
 	sb.watch()
 	return sb, nil
 }
