@@ -33,17 +33,22 @@ type bare struct {
 	slot  network.Slot
 	disk  disk.Disk
 	dir   string
+
+	template template.Template
 }
 
 func bootBare(ctx context.Context, parts *assembly.Parts) (took time.Duration, err error) {
 	cu := cleanup.New(ctx)
 	defer cu.Clean(&err)
-	b := &bare{parts: parts, id: id.New()}
-	if err := b.prepare(ctx, cu); err != nil {
+	b, err := prepareBare(ctx, parts, cu, disk.Spec{})
+	if err != nil {
+		return 0, err
+	}
+	if err := b.configure(); err != nil {
 		return 0, err
 	}
 	began := time.Now()
-	cmd, err := b.start()
+	cmd, err := b.run("--no-api", "--config-file", filepath.Join(b.dir, "config.json"), "--metadata", filepath.Join(b.dir, "metadata.json"))
 	if err != nil {
 		return 0, err
 	}
@@ -60,37 +65,52 @@ func bootBare(ctx context.Context, parts *assembly.Parts) (took time.Duration, e
 	return first.Sub(began), err
 }
 
-// prepare makes the disk, the network and the configuration.
-func (b *bare) prepare(ctx context.Context, cu *cleanup.Stack) (err error) {
+// prepareBare makes the disk and the network. Of the disk's spec, the id and the base are filled in.
+func prepareBare(ctx context.Context, parts *assembly.Parts, cu *cleanup.Stack, spec disk.Spec) (b *bare, err error) {
+	b = &bare{parts: parts, id: id.New()}
 	if b.dir, err = os.MkdirTemp("", "wrenn-bench-"); err != nil {
-		return err
+		return nil, err
 	}
 	cu.Add("remove the folder", func(context.Context) error { return os.RemoveAll(b.dir) })
-	t, err := b.parts.Templates.Get("base")
-	if err != nil {
-		return err
+	if b.template, err = parts.Templates.Get("base"); err != nil {
+		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(b.parts.StateDir, "sandboxes", b.id), 0o700); err != nil {
-		return err
+	if err := os.MkdirAll(filepath.Join(parts.StateDir, "sandboxes", b.id), 0o700); err != nil {
+		return nil, err
 	}
 	cu.Add("remove the state", func(context.Context) error {
-		return os.RemoveAll(filepath.Join(b.parts.StateDir, "sandboxes", b.id))
+		return os.RemoveAll(filepath.Join(parts.StateDir, "sandboxes", b.id))
 	})
-	cu.Add("release the network", func(ctx context.Context) error { return b.parts.Network.Release(ctx, b.id) })
-	if b.slot, err = b.parts.Network.Acquire(ctx, b.id, network.Policy{Internet: true}, func(int) int { return 0 }); err != nil {
+	cu.Add("release the network", func(ctx context.Context) error { return parts.Network.Release(ctx, b.id) })
+	if b.slot, err = parts.Network.Acquire(ctx, b.id, network.Policy{Internet: true}, func(int) int { return 0 }); err != nil {
+		return nil, err
+	}
+	cu.Add("remove the disk", func(ctx context.Context) error { return parts.Disk.Remove(ctx, b.id) })
+	digest := b.template.Rootfs.Digest
+	spec.ID, spec.Base = b.id, disk.Base{Digest: digest, Path: parts.Templates.Path(digest)}
+	b.disk, err = parts.Disk.Create(ctx, spec)
+	return b, err
+}
+
+// drives makes the drives appear at the paths that a frozen machine has for them: those in a jail.
+func (b *bare) drives(cu *cleanup.Stack) error {
+	if err := os.MkdirAll("/drives", 0o755); err != nil {
 		return err
 	}
-	cu.Add("remove the disk", func(ctx context.Context) error { return b.parts.Disk.Remove(ctx, b.id) })
-	base := disk.Base{Digest: t.Rootfs.Digest, Path: b.parts.Templates.Path(t.Rootfs.Digest)}
-	if b.disk, err = b.parts.Disk.Create(ctx, disk.Spec{ID: b.id, Base: base}); err != nil {
-		return err
-	}
-	return b.configure(t)
+	cu.Add("remove the drives", func(context.Context) error { return os.RemoveAll("/drives") })
+	modules := b.parts.Templates.Path(b.template.Modules.Digest)
+	return errors.Join(os.Symlink(b.disk.Device, "/drives/rootfs"), os.Symlink(modules, "/drives/modules"))
+}
+
+// metadata is what the guest reads.
+func (b *bare) metadata() map[string]any {
+	return map[string]any{"WRENN_SANDBOX_ID": b.id, "WRENN_TEMPLATE_ID": b.template.ID, "WRENN_HOSTNAME": b.id, "WRENN_START": b.id,
+		"WRENN_ENVD_TOKEN": bareToken}
 }
 
 // configure writes what Firecracker reads: the same machine as a sandbox's.
-func (b *bare) configure(t template.Template) error {
-	path := b.parts.Templates.Path
+func (b *bare) configure() error {
+	t, path := b.template, b.parts.Templates.Path
 	config := map[string]any{
 		"machine-config": map[string]any{"vcpu_count": t.VCPUs, "mem_size_mib": t.MemoryMiB},
 		"boot-source": map[string]any{
@@ -105,8 +125,7 @@ func (b *bare) configure(t template.Template) error {
 		"mmds-config":        map[string]any{"version": "V2", "network_interfaces": []string{"eth0"}},
 		"entropy":            map[string]any{},
 	}
-	metadata := map[string]any{"WRENN_SANDBOX_ID": b.id, "WRENN_TEMPLATE_ID": t.ID, "WRENN_HOSTNAME": b.id, "WRENN_ENVD_TOKEN": bareToken}
-	for name, doc := range map[string]any{"config.json": config, "metadata.json": metadata} {
+	for name, doc := range map[string]any{"config.json": config, "metadata.json": b.metadata()} {
 		data, err := json.Marshal(doc)
 		if err != nil {
 			return err
@@ -118,19 +137,17 @@ func (b *bare) configure(t template.Template) error {
 	return nil
 }
 
-// start runs Firecracker in the slot's namespace. A child process inherits the namespace of the thread that starts it.
-func (b *bare) start() (*exec.Cmd, error) {
-	cmd := exec.Command(b.parts.Firecracker, "--no-api", "--config-file", filepath.Join(b.dir, "config.json"),
-		"--metadata", filepath.Join(b.dir, "metadata.json"))
+// startInside starts a command in the slot's namespace. A child process inherits the namespace of the thread that starts it.
+func (b *bare) startInside(cmd *exec.Cmd) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		done <- startIn(b.slot.NetNS, cmd)
 	}()
 	if err := <-done; err != nil {
-		return nil, fmt.Errorf("start Firecracker: %w", err)
+		return fmt.Errorf("start Firecracker: %w", err)
 	}
-	return cmd, nil
+	return nil
 }
 
 func startIn(path string, cmd *exec.Cmd) error {

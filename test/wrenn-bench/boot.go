@@ -63,7 +63,7 @@ func printCosts(w io.Writer, order []string, costs map[string][]time.Duration) e
 
 func bootOurs(ctx context.Context, parts *assembly.Parts) (took time.Duration, steps []vmm.Step, err error) {
 	began := time.Now()
-	sb, err := parts.Manager.Create(ctx, sandbox.Spec{Template: "base", Policy: network.Policy{Internet: true}}, nil)
+	sb, err := parts.Manager.Create(ctx, sandbox.Spec{Template: "base", Cold: true, Policy: network.Policy{Internet: true}}, nil)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -25,16 +25,23 @@ type figure struct {
 
 // compare makes a figure of times that were measured in pairs.
 func compare(name string, limit float64, ours, theirs []time.Duration) figure {
+	return pairs(name, limit, seconds(ours), seconds(theirs))
+}
+
+// pairs makes a figure of values that were measured in pairs, in seconds and the lower the better.
+func pairs(name string, limit float64, ours, theirs []float64) figure {
 	ratios := make([]float64, len(ours))
 	for i := range ours {
-		ratios[i] = ours[i].Seconds() / theirs[i].Seconds()
+		ratios[i] = ours[i] / theirs[i]
 	}
-	ratio := median(ratios)
 	return figure{
-		Name: name, Ours: median(seconds(ours)), Theirs: median(seconds(theirs)), Unit: "s", Ratio: ratio, Limit: limit,
-		Better: "lower", Runs: len(ours), Spread: (slices.Max(ratios) - slices.Min(ratios)) / ratio,
+		Name: name, Ours: median(ours), Theirs: median(theirs), Unit: "s", Ratio: median(ratios), Limit: limit,
+		Better: "lower", Runs: len(ours), Spread: spread(ratios),
 	}
 }
+
+// spread is how far a list is apart, beside its median.
+func spread(list []float64) float64 { return (slices.Max(list) - slices.Min(list)) / median(list) }
 
 // over says that the figure breaks its limit.
 func (f figure) over() bool {

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"wrenn.dev/wrenn/internal/assembly"
+	"wrenn.dev/wrenn/internal/cleanup"
+	"wrenn.dev/wrenn/internal/disk"
+	"wrenn.dev/wrenn/internal/guest/client"
+	"wrenn.dev/wrenn/internal/snapshot"
+	"wrenn.dev/wrenn/internal/snapshot/blockmap"
+	"wrenn.dev/wrenn/internal/snapshot/manifest"
+	"wrenn.dev/wrenn/internal/vmm/firecracker/api"
+)
+
+func (f *frozen) openNamed(ctx context.Context) (*snapshot.Build, error) {
+	build, err := f.named()
+	if err != nil {
+		return nil, err
+	}
+	return f.open(ctx, build)
+}
+
+// flatMemory writes the whole memory of the snapshot into one file, as a snapshot of Firecracker alone has it.
+func (f *frozen) flatMemory(ctx context.Context) (path string, err error) {
+	b, err := f.openNamed(ctx)
+	if err != nil {
+		return "", err
+	}
+	out, err := os.CreateTemp(f.parts.StateDir, "bench-memory-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	pages := b.Pages()
+	defer pages.Close()
+	buf := make([]byte, 256*blockmap.PageSize)
+	for page := int64(0); page < b.Map.Pages(); page += 256 {
+		if err := pages.ReadPages(page, buf); err != nil {
+			return "", err
+		}
+		if _, err := out.Write(buf); err != nil {
+			return "", err
+		}
+	}
+	return out.Name(), nil
+}
+
+// loadBare measures Firecracker alone, without jail, pager or record, from its start to the first output of a command.
+func loadBare(ctx context.Context, parts *assembly.Parts, memory string) (took time.Duration, err error) {
+	cu := cleanup.New(ctx)
+	defer cu.Clean(&err)
+	b, err := (&frozen{parts: parts}).openNamed(ctx)
+	if err != nil {
+		return 0, err
+	}
+	host, err := prepareBare(ctx, parts, cu, disk.Spec{Store: b.Path(manifest.Disk), SizeBytes: b.Manifest.Machine.DiskBytes})
+	if err != nil {
+		return 0, err
+	}
+	// A snapshot names its drives by their paths in the jail.
+	if err := host.drives(cu); err != nil {
+		return 0, err
+	}
+	socket := filepath.Join(host.dir, "api")
+	began := time.Now()
+	cmd, err := host.run("--api-sock", socket)
+	if err != nil {
+		return 0, err
+	}
+	cu.Add("end Firecracker", func(context.Context) error {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return nil
+	})
+	if err := loadInto(ctx, socket, b.Path(manifest.VMState), memory, host.metadata()); err != nil {
+		return 0, err
+	}
+	dial := client.DialFunc(func(ctx context.Context, port int) (net.Conn, error) { return parts.Network.Dial(ctx, host.id, port) })
+	if _, err := client.New(dial, bareToken).WaitAwake(ctx); err != nil {
+		return 0, err
+	}
+	first, err := firstOutput(ctx, dial, bareToken)
+	return first.Sub(began), err
+}
+
+// loadInto gives a fresh Firecracker the requests that make it the frozen machine.
+func loadInto(ctx context.Context, socket, state, memory string, metadata map[string]any) error {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if c, err := net.Dial("unix", socket); err == nil {
+			c.Close()
+			break
+		} else if time.Now().After(deadline) {
+			return err
+		}
+	}
+	c := api.New(func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", socket) })
+	load := api.SnapshotLoad{SnapshotPath: state, MemBackend: api.MemBackend{BackendType: api.File, BackendPath: memory}, EnableDiffSnapshots: true}
+	return errors.Join(c.Put(ctx, api.PathSnapshotLoad, load), c.Put(ctx, api.PathMMDS, metadata), c.Patch(ctx, api.PathVM, api.VM{State: api.Resumed}))
+}
+
+// run starts Firecracker in the slot's network namespace with arguments.
+func (b *bare) run(args ...string) (*exec.Cmd, error) {
+	cmd := exec.Command(b.parts.Firecracker, args...)
+	return cmd, b.startInside(cmd)
+}
+
+// pagerMemory is how many KiB of memory a sandbox's pager has for itself.
+func pagerMemory(stateDir, sandbox string) (float64, error) {
+	pids, err := os.ReadFile(filepath.Join("/sys/fs/cgroup/wrenn-pager", sandbox, "cgroup.procs"))
+	if err != nil {
+		return 0, err
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%s/smaps_rollup", strings.TrimSpace(string(pids))))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 1<<16))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "Private_Dirty:" {
+			return strconv.ParseFloat(fields[1], 64)
+		}
+	}
+	return 0, fmt.Errorf("no Private_Dirty of the pager of %s in %s", sandbox, stateDir)
+}
