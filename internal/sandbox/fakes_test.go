@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/pager"
 	"wrenn.dev/wrenn/internal/pager/process"
 	"wrenn.dev/wrenn/internal/vmm"
 )
@@ -59,6 +60,7 @@ type fakePagers struct {
 	mu      sync.Mutex
 	running map[string]*fakePager
 	last    process.Spec
+	starts  int
 }
 
 type fakePager struct {
@@ -88,10 +90,13 @@ func (f *fakePagers) Start(_ context.Context, spec process.Spec) (Pager, error) 
 	if err := os.Mkdir(p.dir, 0o700); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"socket", "set"} {
-		if err := os.WriteFile(filepath.Join(p.dir, name), []byte(spec.Build), 0o600); err != nil {
-			return nil, err
-		}
+	if err := os.WriteFile(filepath.Join(p.dir, "socket"), nil, 0o600); err != nil {
+		return nil, err
+	}
+	f.starts++
+	set := pager.WorkingSet{Memory: 1 << 28, Pages: []uint32{1, uint32(f.starts) + 1}} // one page in common, and one of this start
+	if err := writeWorkingSet(filepath.Join(p.dir, "set"), filepath.Join(p.dir, "set.new"), set); err != nil {
+		return nil, err
 	}
 	f.running[spec.ID], f.last = p, spec
 	return p, nil

@@ -11,6 +11,7 @@ import (
 	"wrenn.dev/wrenn/internal/cleanup"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/failpoint"
+	"wrenn.dev/wrenn/internal/pager"
 	"wrenn.dev/wrenn/internal/snapshot"
 	"wrenn.dev/wrenn/internal/snapshot/blockmap"
 	"wrenn.dev/wrenn/internal/snapshot/manifest"
@@ -167,27 +168,74 @@ func (m *Manager) inheritWorkingSet(from, to string) {
 	}
 }
 
-// keepWorkingSet ends the pager's record and keeps it for later starts of the build that this one began from, unless there is one.
-// Nothing depends on it, so an error is only told.
+// maxWorkingSet bounds how many pages a working set may have: 64 MiB of memory.
+const maxWorkingSet = 16 << 10
+
+// keepWorkingSet ends the pager's record and adds it to the working set of the build that the machine began from. What was prefetched
+// was in the set already, and the record has what was missed. Nothing depends on it, so an error only makes a later start slower.
 func (s *Sandbox) keepWorkingSet(ctx context.Context) error {
-	if s.record.Began == "" || exists(s.manager.workingSet(s.record.Began)) {
+	if s.record.Began == "" || s.pager == nil {
 		return nil
 	}
 	path, err := s.pager.StopRecording(ctx)
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(path)
+	missed, err := readWorkingSet(path)
 	if err != nil {
 		return err
 	}
 	dst := s.manager.workingSet(s.record.Began)
-	if err := os.MkdirAll(filepath.Dir(dst), 0o700); err != nil {
+	set, err := readWorkingSet(dst)
+	if err != nil {
+		set = pager.WorkingSet{Memory: missed.Memory} // the first, or one that is damaged
+	}
+	if !extend(&set, missed.Pages) {
+		return nil
+	}
+	return writeWorkingSet(dst, dst+"."+s.ID, set)
+}
+
+// extend adds the pages that a set has not, as far as it may grow, and says whether that is worth writing: a few more are missed
+// each time.
+func extend(set *pager.WorkingSet, pages []uint32) bool {
+	before := len(set.Pages)
+	has := make(map[uint32]bool, before)
+	for _, p := range set.Pages {
+		has[p] = true
+	}
+	for _, p := range pages {
+		if !has[p] && len(set.Pages) < maxWorkingSet {
+			set.Pages = append(set.Pages, p)
+		}
+	}
+	return len(set.Pages)-before > before/50
+}
+
+func readWorkingSet(path string) (pager.WorkingSet, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return pager.WorkingSet{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return pager.WorkingSet{}, err
+	}
+	return pager.DecodeWorkingSet(f, info.Size())
+}
+
+// writeWorkingSet puts a set in its place in one step. It need not last: one that is torn is refused by its checksum.
+func writeWorkingSet(path, tmp string, set pager.WorkingSet) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	tmp := dst + "." + s.ID
-	if err := writeSynced(tmp, data); err != nil {
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
 		return err
 	}
-	return os.Rename(tmp, dst)
+	if err := errors.Join(set.Encode(f), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, path)
 }

@@ -586,6 +586,9 @@ func TestTheWorkingSetIsKeptForTheNextStart(t *testing.T) {
 	if _, err := w.Resume(t.Context(), sb.ID, nil); err != nil {
 		t.Fatal(err)
 	}
+	if set, err := readWorkingSet(w.workingSet(build)); err != nil || fmt.Sprint(set.Pages) != "[1 2 3]" {
+		t.Errorf("the set of two starts is %v, %v", set.Pages, err)
+	}
 	if set := filepath.Base(w.pagers.last.Prefetch); set == "." || set == build {
 		t.Errorf("the resume prefetches %q, and not what the new build inherited", set)
 	}

@@ -25,34 +25,36 @@ const bootLimit = 1.3
 // beside Firecracker alone with the same kernel, image and guest, whose disk and network are there already.
 func bootToOutput(ctx context.Context, parts *assembly.Parts, runs int) ([]figure, error) {
 	var ours, bare []time.Duration
-	costs := map[string][]time.Duration{}
-	var order []string
+	var steps []vmm.Step
 	for i := range runs {
 		b, err := bootBare(ctx, parts)
 		if err != nil {
 			return nil, fmt.Errorf("bare Firecracker: %w", err)
 		}
-		o, steps, err := bootOurs(ctx, parts)
+		o, took, err := bootOurs(ctx, parts)
 		if err != nil {
 			return nil, fmt.Errorf("sandbox: %w", err)
 		}
 		fmt.Printf("pair %d of %d: sandbox %.2f s, bare Firecracker %.2f s\n", i+1, runs, o.Seconds(), b.Seconds())
-		ours, bare = append(ours, o), append(bare, b)
-		for _, s := range steps {
-			if costs[s.Name] == nil {
-				order = append(order, s.Name)
-			}
-			costs[s.Name] = append(costs[s.Name], s.Took)
-		}
+		ours, bare, steps = append(ours, o), append(bare, b), append(steps, took...)
 	}
-	if err := printCosts(os.Stdout, order, costs); err != nil {
+	if err := printCosts(os.Stdout, "a sandbox's boot", steps); err != nil {
 		return nil, err
 	}
 	return []figure{compare("boot to first output", bootLimit, ours, bare)}, nil
 }
 
-func printCosts(w io.Writer, order []string, costs map[string][]time.Duration) error {
-	fmt.Fprintln(w, "\nwhat each step of a sandbox's start takes (median):")
+// printCosts prints the median of each step of an operation that was done several times.
+func printCosts(w io.Writer, what string, steps []vmm.Step) error {
+	costs := map[string][]time.Duration{}
+	var order []string
+	for _, s := range steps {
+		if costs[s.Name] == nil {
+			order = append(order, s.Name)
+		}
+		costs[s.Name] = append(costs[s.Name], s.Took)
+	}
+	fmt.Fprintf(w, "\nwhat each step of %s takes (median):\n", what)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, name := range order {
 		fmt.Fprintf(tw, "%s\t%.1f ms\t\n", name, 1000*median(seconds(costs[name])))

@@ -185,6 +185,9 @@ func (f *frozen) pause(ctx context.Context, runs int) (_ []figure, err error) {
 	}, nil
 }
 
+// printPause prints what each step of the pauses took.
+func (f *frozen) printPause() error { return printCosts(os.Stdout, "a pause", f.pauseSteps) }
+
 // change makes the guest write to dirtyMiB of its memory.
 func change(ctx context.Context, sb *sandbox.Sandbox) error {
 	script := fmt.Sprintf("import os; b = bytearray(os.urandom(4096) * (%d << 8)); print(len(b))", dirtyMiB)

@@ -83,6 +83,7 @@ func measure(ctx context.Context, parts *assembly.Parts, runs int) (figures []fi
 		func() ([]figure, error) { return bootToOutput(ctx, parts, runs) },
 		func() ([]figure, error) { return f.startToOutput(ctx, runs) },
 		func() ([]figure, error) { return f.pause(ctx, runs) },
+		func() ([]figure, error) { return nil, f.printPause() },
 		func() ([]figure, error) { return f.crowd(ctx, crowdSize) },
 		func() ([]figure, error) { return pagerLoop(ctx, runs) },
 	} {

@@ -81,11 +81,16 @@ type cpuid struct {
 }
 
 func ioctl(fd int, request, arg uintptr) (int, error) {
-	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, arg)
-	if errno != 0 {
-		return 0, errno
+	for {
+		r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, arg)
+		switch {
+		case errno == unix.EINTR && request != kvmRun:
+			continue // the runtime signals its threads
+		case errno != 0:
+			return 0, errno
+		}
+		return int(r), nil
 	}
-	return int(r), nil
 }
 
 // capable checks version and capabilities.
