@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/lazyregexp"
 	"wrenn.dev/wrenn/internal/snapshot"
 	"wrenn.dev/wrenn/internal/snapshot/manifest"
 	"wrenn.dev/wrenn/internal/template"
@@ -101,11 +101,11 @@ func partsOf(t template.Template, spec Spec) manifest.Machine {
 	}
 }
 
-var snapshotName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+var snapshotName = lazyregexp.New(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 
 // checkSnapshotName refuses what can't be a snapshot's name.
 func checkSnapshotName(name string) error {
-	if !snapshotName.MatchString(name) {
+	if !snapshotName().MatchString(name) {
 		return errs.Field("snapshot", fmt.Sprintf("%.80q can't be a name", name),
 			"give at most 64 lower-case letters, digits, dots, dashes and underscores, the first a letter or digit")
 	}

@@ -8,11 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/failpoint"
+	"wrenn.dev/wrenn/internal/lazyregexp"
 	"wrenn.dev/wrenn/internal/snapshot/blockmap"
 )
 
@@ -24,12 +24,12 @@ type Ref struct{ Kind, Name string }
 func (r Ref) String() string { return r.Kind + "/" + r.Name }
 
 var (
-	kindPattern = regexp.MustCompile(`^[a-z]{1,32}$`)
-	namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+	kindPattern = lazyregexp.New(`^[a-z]{1,32}$`)
+	namePattern = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 )
 
 func (r Ref) check() error {
-	if !kindPattern.MatchString(r.Kind) || !namePattern.MatchString(r.Name) {
+	if !kindPattern().MatchString(r.Kind) || !namePattern().MatchString(r.Name) {
 		return fmt.Errorf("reference %.40q/%.140q: want a kind of a-z and a name of at most 128 of a-z, A-Z, 0-9, dot, dash and underscore: %w",
 			r.Kind, r.Name, errs.ErrInvalid)
 	}

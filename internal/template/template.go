@@ -16,9 +16,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"regexp"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/lazyregexp"
 )
 
 // Blob names a file of a template by its content.
@@ -60,13 +60,13 @@ func (t Template) Blobs() map[string]Blob {
 }
 
 var (
-	namePattern   = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
-	digestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	namePattern   = lazyregexp.New(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	digestPattern = lazyregexp.New(`^[0-9a-f]{64}$`)
 )
 
 // CheckName returns nil for the name that a template may have, and else an error for the person who gave it.
 func CheckName(name string) error {
-	if namePattern.MatchString(name) {
+	if namePattern().MatchString(name) {
 		return nil
 	}
 	return errs.Field("template", fmt.Sprintf("%.80q is not a template's name", name),
@@ -90,7 +90,7 @@ func (t Template) check() error {
 		return err
 	}
 	for role, b := range t.Blobs() {
-		if !digestPattern.MatchString(b.Digest) || b.Size <= 0 {
+		if !digestPattern().MatchString(b.Digest) || b.Size <= 0 {
 			return fmt.Errorf("template %s: %s has digest %.80q and size %d: %w", t.Name, role, b.Digest, b.Size, errs.ErrInvalid)
 		}
 	}

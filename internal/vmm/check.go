@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
+	"wrenn.dev/wrenn/internal/lazyregexp"
 )
 
 // The bounds of a Config. Each is the VMM's own or a little below it.
@@ -27,8 +27,8 @@ const (
 )
 
 var (
-	driveID = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
-	tapName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,15}$`)
+	driveID = lazyregexp.New(`^[A-Za-z0-9_]{1,64}$`)
+	tapName = lazyregexp.New(`^[A-Za-z0-9_.-]{1,15}$`)
 )
 
 // Check refuses a configuration that can't be, with the field and the fix. Every driver does so before it makes anything.
@@ -87,7 +87,7 @@ func checkDrives(drives []Drive) error {
 	seen := map[string]bool{}
 	for _, d := range drives {
 		switch {
-		case !driveID.MatchString(d.ID):
+		case !driveID().MatchString(d.ID):
 			return errs.Field("drive", fmt.Sprintf("the id %.70q is not allowed", d.ID), "use letters, digits and underscores")
 		case seen[d.ID]:
 			return errs.Field("drive", fmt.Sprintf("the id %q is there twice", d.ID), "give each drive its own")
@@ -106,7 +106,7 @@ func checkNetwork(cfg *Config) error {
 		}
 		return nil
 	}
-	if !tapName.MatchString(cfg.NIC.TAP) {
+	if !tapName().MatchString(cfg.NIC.TAP) {
 		return errs.Field("tap", fmt.Sprintf("%.20q is no name of a device", cfg.NIC.TAP), "give one of at most 15 characters")
 	}
 	if mac, err := net.ParseMAC(cfg.NIC.MAC); err != nil || len(mac) != 6 {

@@ -15,6 +15,9 @@ import (
 	"wrenn.dev/wrenn/internal/snapshot/manifest"
 )
 
+// maxRecord is how many pages of 4096 bytes are recorded of a start: 64 MiB.
+const maxRecord = 16 << 10
+
 // Command is the argument that makes the program a pager.
 const Command = "pager"
 
@@ -50,7 +53,7 @@ func run(args []string) error {
 		Listen:  pager.Socket{Path: *socket, UID: *machine, GID: *machine},
 		Control: &pager.Socket{Path: *control, UID: 0, GID: 0},
 		Peer:    pager.Peer{UID: *machine}, DropTo: &pager.Identity{UID: *become, GID: *become},
-		Prefetch: *prefetch, Record: *record, Stream: *stream,
+		Prefetch: *prefetch, Record: *record, MaxPages: maxRecord, Stream: *stream,
 		Ready: func() error {
 			_, err := ready.Write([]byte{1})
 			return errors.Join(err, ready.Close())

@@ -4,17 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"time"
 
+	"wrenn.dev/wrenn/internal/lazyregexp"
 	"wrenn.dev/wrenn/internal/snapshot/blockmap"
 )
 
 var (
-	digestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	wordPattern   = regexp.MustCompile(`^[ -~]{1,200}$`)
-	drivePattern  = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
+	digestPattern = lazyregexp.New(`^[0-9a-f]{64}$`)
+	wordPattern   = lazyregexp.New(`^[ -~]{1,200}$`)
+	drivePattern  = lazyregexp.New(`^[A-Za-z0-9_]{1,64}$`)
 )
 
 // Bounds on a machine and its disk.
@@ -49,11 +49,11 @@ func (m *Manifest) check() error {
 
 func (h Host) check() error {
 	for name, s := range map[string]string{"firecracker": h.Firecracker, "snapshot format": h.SnapshotFormat, "cpu vendor": h.CPU.Vendor, "host kernel": h.KernelRelease} {
-		if !wordPattern.MatchString(s) {
+		if !wordPattern().MatchString(s) {
 			return fmt.Errorf("%s is %.40q", name, s)
 		}
 	}
-	if h.CPUTemplate != "" && !wordPattern.MatchString(h.CPUTemplate) {
+	if h.CPUTemplate != "" && !wordPattern().MatchString(h.CPUTemplate) {
 		return fmt.Errorf("cpu template is %.40q", h.CPUTemplate)
 	}
 	if min(h.CPU.Family, h.CPU.Model, h.CPU.Stepping) < 0 {
@@ -64,7 +64,7 @@ func (h Host) check() error {
 
 func (m Machine) check() error {
 	for name, d := range map[string]string{"guest kernel": m.Kernel, "initramfs": m.Initramfs, "modules": m.Modules, "rootfs": m.RootFS} {
-		if optional := name == "initramfs" || name == "modules"; !(optional && d == "") && !digestPattern.MatchString(d) {
+		if optional := name == "initramfs" || name == "modules"; !(optional && d == "") && !digestPattern().MatchString(d) {
 			return fmt.Errorf("%s has digest %.80q", name, d)
 		}
 	}
@@ -79,7 +79,7 @@ func (m Machine) check() error {
 		return fmt.Errorf("%d drives", len(m.Devices.Drives))
 	}
 	for _, d := range m.Devices.Drives {
-		if !drivePattern.MatchString(d.ID) {
+		if !drivePattern().MatchString(d.ID) {
 			return fmt.Errorf("drive %.40q", d.ID)
 		}
 	}
@@ -106,7 +106,7 @@ func (f File) check(chunked bool) error {
 		return fmt.Errorf("%d bytes", f.Size)
 	}
 	if !chunked {
-		if !digestPattern.MatchString(f.SHA256) || f.Chunks != nil {
+		if !digestPattern().MatchString(f.SHA256) || f.Chunks != nil {
 			return fmt.Errorf("digest %.80q and %d chunks; want only a digest", f.SHA256, len(f.Chunks))
 		}
 		return nil
@@ -116,7 +116,7 @@ func (f File) check(chunked bool) error {
 	}
 	next := int64(0)
 	for _, c := range f.Chunks {
-		if c.Offset < next || c.Offset%ChunkSize != 0 || c.Offset >= f.Size || c.Bytes < 1 || c.Bytes > min(ChunkSize, f.Size-c.Offset) || !digestPattern.MatchString(c.SHA256) {
+		if c.Offset < next || c.Offset%ChunkSize != 0 || c.Offset >= f.Size || c.Bytes < 1 || c.Bytes > min(ChunkSize, f.Size-c.Offset) || !digestPattern().MatchString(c.SHA256) {
 			return fmt.Errorf("chunk %+v of %d bytes", c, f.Size)
 		}
 		next = c.Offset + ChunkSize
@@ -132,7 +132,7 @@ func (m *Manifest) checkNeeds() error {
 		if err := blockmap.CheckBuildID(n.Build); err != nil {
 			return fmt.Errorf("needs: %w", err)
 		}
-		if n.Build == m.Build || !digestPattern.MatchString(n.Manifest) || (i > 0 && m.Needs[i-1].Build >= n.Build) {
+		if n.Build == m.Build || !digestPattern().MatchString(n.Manifest) || (i > 0 && m.Needs[i-1].Build >= n.Build) {
 			return fmt.Errorf("needs %+v: itself, or out of order, or no digest", n)
 		}
 	}

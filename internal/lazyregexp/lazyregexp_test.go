@@ -1,0 +1,13 @@
+package lazyregexp
+
+import "testing"
+
+func TestCompiledOnce(t *testing.T) {
+	word := New(`^[a-z]{1,3}$`)
+	if !word().MatchString("abc") || word().MatchString("abcd") {
+		t.Error("it does not match")
+	}
+	if word() != word() {
+		t.Error("it was compiled twice")
+	}
+}
