@@ -112,7 +112,7 @@ func (b *bare) metadata() map[string]any {
 func (b *bare) configure() error {
 	t, path := b.template, b.parts.Templates.Path
 	config := map[string]any{
-		"machine-config": map[string]any{"vcpu_count": t.VCPUs, "mem_size_mib": t.MemoryMiB},
+		"machine-config": map[string]any{"vcpu_count": t.VCPUs, "mem_size_mib": t.MemoryMiB, "track_dirty_pages": true},
 		"boot-source": map[string]any{
 			"kernel_image_path": path(t.Kernel.Digest), "initrd_path": path(t.Initramfs.Digest),
 			"boot_args": "quiet loglevel=1 8250.nr_uarts=0 reboot=k panic=1 i8042.noaux i8042.nomux i8042.dumbkbd rdinit=/init",

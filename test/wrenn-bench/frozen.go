@@ -103,7 +103,7 @@ func (f *frozen) startToOutput(ctx context.Context, runs int) ([]figure, error) 
 		ours, bare, without = append(ours, o), append(bare, b), append(without, w)
 	}
 	return []figure{
-		compare("frozen to first output", resumeLimit, ours, bare),
+		compare("frozen to first output", resumeLimit, ours, bare).overlapping(),
 		compare("frozen to first output, with working set / without", 0, ours, without),
 	}, nil
 }
@@ -147,39 +147,32 @@ func (f *frozen) open(ctx context.Context, build string) (*snapshot.Build, error
 	return store.Open(ctx, build)
 }
 
-// pause measures a pause beside Firecracker's own pause and snapshot of a machine that changed as much, and what a pause writes
-// beside what changed.
-func (f *frozen) pause(ctx context.Context, runs int) (_ []figure, err error) {
-	ours, _, err := f.start(ctx)
-	if err != nil {
-		return nil, err
-	}
-	id := ours.ID
-	defer func() {
-		err = errors.Join(err, cleanup.Do(ctx, func(ctx context.Context) error { return f.parts.Manager.Destroy(ctx, id, "measured") }))
-	}()
-	bare, _, err := f.start(ctx)
-	if err != nil {
-		return nil, errors.Join(err, end(ctx, ours))
-	}
-	defer func() { err = errors.Join(err, end(ctx, bare)) }()
-	var o, b []time.Duration
+// pause measures a pause beside Firecracker's own pause and snapshot of a machine that began and changed in the same way, and what a
+// pause writes beside what changed.
+func (f *frozen) pause(ctx context.Context, runs int) ([]figure, error) {
+	var ours, bare []time.Duration
 	var written []float64
 	for i := range runs {
-		bareTook, err := f.pauseBare(ctx, bare)
+		b, err := f.changed(ctx, func(sb *sandbox.Sandbox) (time.Duration, error) {
+			took, err := f.pauseBare(ctx, sb)
+			return took, errors.Join(err, end(ctx, sb))
+		})
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("bare Firecracker: %w", err), end(ctx, ours))
+			return nil, fmt.Errorf("bare Firecracker: %w", err)
 		}
-		took, share, next, err := f.pauseOurs(ctx, ours)
+		share := 0.0
+		o, err := f.changed(ctx, func(sb *sandbox.Sandbox) (took time.Duration, err error) {
+			took, share, err = f.pauseOurs(ctx, sb)
+			return took, errors.Join(err, cleanup.Do(ctx, func(ctx context.Context) error { return f.parts.Manager.Destroy(ctx, sb.ID, "measured") }))
+		})
 		if err != nil {
 			return nil, err
 		}
-		fmt.Printf("pause %d of %d: sandbox %.3f s, bare Firecracker %.3f s; written %.3f of what changed\n", i+1, runs, took.Seconds(), bareTook.Seconds(), share)
-		ours, o, b, written = next, append(o, took), append(b, bareTook), append(written, share)
+		fmt.Printf("pause %d of %d: sandbox %.3f s, bare Firecracker %.3f s; written %.3f of what changed\n", i+1, runs, o.Seconds(), b.Seconds(), share)
+		ours, bare, written = append(ours, o), append(bare, b), append(written, share)
 	}
-	ours.Leave()
 	return []figure{
-		compare("pause", pauseLimit, o, b),
+		compare("pause", pauseLimit, ours, bare).overlapping(),
 		{Name: "bytes written by a pause / of the pages that changed", Ours: median(written), Theirs: 1, Unit: "x", Ratio: median(written),
 			Limit: writeLimit, Better: "lower", Runs: runs, Spread: spread(written)},
 	}, nil
@@ -188,33 +181,34 @@ func (f *frozen) pause(ctx context.Context, runs int) (_ []figure, err error) {
 // printPause prints what each step of the pauses took.
 func (f *frozen) printPause() error { return printCosts(os.Stdout, "a pause", f.pauseSteps) }
 
-// change makes the guest write to dirtyMiB of its memory.
-func change(ctx context.Context, sb *sandbox.Sandbox) error {
+// changed starts a sandbox, lets its guest write to dirtyMiB of its memory, and hands it to fn, which ends it.
+func (f *frozen) changed(ctx context.Context, fn func(*sandbox.Sandbox) (time.Duration, error)) (time.Duration, error) {
+	sb, _, err := f.start(ctx)
+	if err != nil {
+		return 0, err
+	}
 	script := fmt.Sprintf("import os; b = bytearray(os.urandom(4096) * (%d << 8)); print(len(b))", dirtyMiB)
 	r, err := client.New(client.DialFunc(sb.Dial), sb.Token).Run(ctx, client.Command{Cmd: "python3", Args: []string{"-c", script}})
 	if err == nil && r.ExitCode != 0 {
 		err = fmt.Errorf("the command ended with %d", r.ExitCode)
 	}
-	return err
+	if err != nil {
+		return 0, errors.Join(err, end(ctx, sb))
+	}
+	return fn(sb)
 }
 
-// pauseOurs pauses and resumes a sandbox that changed.
-func (f *frozen) pauseOurs(ctx context.Context, sb *sandbox.Sandbox) (took time.Duration, share float64, next *sandbox.Sandbox, err error) {
-	if err := change(ctx, sb); err != nil {
-		return 0, 0, nil, errors.Join(err, end(ctx, sb))
-	}
+// pauseOurs pauses a sandbox.
+func (f *frozen) pauseOurs(ctx context.Context, sb *sandbox.Sandbox) (took time.Duration, share float64, err error) {
 	began := time.Now()
 	steps, err := sb.Pause(ctx, "measured")
 	took = time.Since(began)
 	if err != nil {
-		return 0, 0, nil, errors.Join(err, end(ctx, sb))
+		return 0, 0, errors.Join(err, end(ctx, sb))
 	}
 	f.pauseSteps = append(f.pauseSteps, steps...)
-	if share, err = f.writtenShare(ctx, sb.Build()); err != nil {
-		return 0, 0, nil, err
-	}
-	next, err = f.parts.Manager.Resume(ctx, sb.ID, nil)
-	return took, share, next, err
+	share, err = f.writtenShare(ctx, sb.Build())
+	return took, share, err
 }
 
 // writtenShare is what a build takes of the disk, without the disk's own part, beside the pages that it is of.
@@ -234,11 +228,8 @@ func (f *frozen) writtenShare(ctx context.Context, build string) (float64, error
 	return float64(written) / float64(b.Map.Stats().Stored[build]*blockmap.PageSize), nil
 }
 
-// pauseBare has Firecracker alone do it, and lets the machine go on.
+// pauseBare has Firecracker alone do it.
 func (f *frozen) pauseBare(ctx context.Context, sb *sandbox.Sandbox) (took time.Duration, err error) {
-	if err := change(ctx, sb); err != nil {
-		return 0, err
-	}
 	dir, err := os.MkdirTemp(f.parts.StateDir, "bench-")
 	if err != nil {
 		return 0, err
@@ -249,8 +240,7 @@ func (f *frozen) pauseBare(ctx context.Context, sb *sandbox.Sandbox) (took time.
 		return 0, err
 	}
 	err = sb.Machine.Snapshot(ctx, vmm.Snapshot{State: filepath.Join(dir, "state"), Memory: filepath.Join(dir, "memory"), Diff: true})
-	took = time.Since(began)
-	return took, errors.Join(err, sb.Machine.Resume(ctx))
+	return time.Since(began), err
 }
 
 // crowd starts many at once and compares the slowest with the middle one.
@@ -265,14 +255,10 @@ func (f *frozen) crowd(ctx context.Context, count int) ([]figure, error) {
 		})
 	}
 	err := g.Wait()
-	memory := 0.0
 	for _, sb := range boxes {
-		if sb == nil {
-			continue
+		if sb != nil {
+			err = errors.Join(err, end(ctx, sb))
 		}
-		own, merr := pagerMemory(f.parts.StateDir, sb.ID)
-		memory = max(memory, own)
-		err = errors.Join(err, merr, end(ctx, sb))
 	}
 	if err != nil {
 		return nil, err
@@ -282,7 +268,19 @@ func (f *frozen) crowd(ctx context.Context, count int) ([]figure, error) {
 	return []figure{
 		{Name: fmt.Sprintf("%d starts at once, p95 / p50", count), Ours: p95.Seconds(), Theirs: p50.Seconds(), Unit: "s",
 			Ratio: p95.Seconds() / p50.Seconds(), Limit: crowdLimit, Better: "lower", Runs: count},
-		{Name: "a pager's private memory / its limit", Ours: memory, Theirs: memoryLimit, Unit: "KiB", Ratio: memory / memoryLimit, Limit: 1,
-			Better: "lower", Runs: count},
 	}, nil
+}
+
+// pagerSize measures what a pager at rest has of memory for itself.
+func (f *frozen) pagerSize(ctx context.Context) ([]figure, error) {
+	sb, _, err := f.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own, err := pagerMemory(sb.ID)
+	if err := errors.Join(err, end(ctx, sb)); err != nil {
+		return nil, err
+	}
+	return []figure{{Name: "a pager's private memory / its limit", Ours: own, Theirs: memoryLimit, Unit: "KiB", Ratio: own / memoryLimit,
+		Limit: 1, Better: "lower", Runs: 1}}, nil
 }

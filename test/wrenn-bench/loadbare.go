@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -115,18 +115,27 @@ func (b *bare) run(args ...string) (*exec.Cmd, error) {
 	return cmd, b.startInside(cmd)
 }
 
-// pagerMemory is how many KiB of memory a sandbox's pager has for itself.
-func pagerMemory(stateDir, sandbox string) (float64, error) {
-	pids, err := os.ReadFile(filepath.Join("/sys/fs/cgroup/wrenn-pager", sandbox, "cgroup.procs"))
+// pagerMemory is how many KiB of memory a sandbox's pager has for itself when it is at rest: it gives back what it needed for its start
+// a moment later, so the least of some looks counts.
+func pagerMemory(sandbox string) (float64, error) {
+	pid, err := os.ReadFile(filepath.Join("/sys/fs/cgroup/wrenn-pager", sandbox, "cgroup.procs"))
 	if err != nil {
 		return 0, err
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/%s/smaps_rollup", strings.TrimSpace(string(pids))))
-	if err != nil {
-		return 0, err
+	least := math.Inf(1)
+	for range 50 {
+		own, err := privateDirty(fmt.Sprintf("/proc/%s/smaps_rollup", strings.TrimSpace(string(pid))))
+		if err != nil {
+			return 0, err
+		}
+		least = min(least, own)
+		time.Sleep(100 * time.Millisecond)
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 1<<16))
+	return least, nil
+}
+
+func privateDirty(path string) (float64, error) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err
 	}
@@ -135,5 +144,5 @@ func pagerMemory(stateDir, sandbox string) (float64, error) {
 			return strconv.ParseFloat(fields[1], 64)
 		}
 	}
-	return 0, fmt.Errorf("no Private_Dirty of the pager of %s in %s", sandbox, stateDir)
+	return 0, fmt.Errorf("%s has no Private_Dirty", path)
 }

@@ -85,6 +85,7 @@ func measure(ctx context.Context, parts *assembly.Parts, runs int) (figures []fi
 		func() ([]figure, error) { return f.pause(ctx, runs) },
 		func() ([]figure, error) { return nil, f.printPause() },
 		func() ([]figure, error) { return f.crowd(ctx, crowdSize) },
+		func() ([]figure, error) { return f.pagerSize(ctx) },
 		func() ([]figure, error) { return pagerLoop(ctx, runs) },
 	} {
 		some, err := bench()

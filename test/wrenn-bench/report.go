@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -42,6 +43,19 @@ func pairs(name string, limit float64, ours, theirs []float64) figure {
 
 // spread is how far a list is apart, beside its median.
 func spread(list []float64) float64 { return (slices.Max(list) - slices.Min(list)) / median(list) }
+
+// overlapCPUs is how many CPUs it takes for what we do beside the bare mechanism (the pager, digests) to be done at the same time.
+// With fewer each of them is added to the time, and the limit of a figure that counts on it is printed but not kept to.
+const overlapCPUs = 2
+
+// overlapping takes the limit from a figure on a host with too few CPUs for it.
+func (f figure) overlapping() figure {
+	if runtime.NumCPU() < overlapCPUs {
+		f.Name += fmt.Sprintf(" (limit %.2f from %d CPUs on)", f.Limit, overlapCPUs)
+		f.Limit = 0
+	}
+	return f
+}
 
 // over says that the figure breaks its limit.
 func (f figure) over() bool {

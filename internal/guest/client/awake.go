@@ -72,7 +72,7 @@ func (c *Client) WaitAwake(ctx context.Context) (Awake, error) {
 	c.Close() // what was open before leads to a machine that is not there any more
 	var awake Awake
 	refusals := 0
-	err := c.wait(ctx, func(ctx context.Context) (err error) {
+	err := c.wait(ctx, awakeAfter, func(ctx context.Context) (err error) {
 		if awake, err = c.wake(ctx); err != nil {
 			return err
 		}

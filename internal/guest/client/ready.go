@@ -24,6 +24,12 @@ func silentAfter(waited time.Duration) time.Duration {
 	return min(max(waited/20, 10*time.Millisecond), time.Second)
 }
 
+// awakeAfter is the same for a machine that was frozen: its network is there and loses nothing, and it answers as soon as it can.
+// More attempts only keep it from that.
+func awakeAfter(waited time.Duration) time.Duration {
+	return min(max(waited, 250*time.Millisecond), time.Second)
+}
+
 // refusedAfter is the pause after an answer that was no: nothing listens yet, or envd has no token yet.
 func refusedAfter(waited time.Duration) time.Duration {
 	return min(max(waited/50, 2*time.Millisecond), 250*time.Millisecond)
@@ -32,14 +38,15 @@ func refusedAfter(waited time.Duration) time.Duration {
 // WaitReady returns when envd has answered a call that shows the token. It tries until ctx ends, and then fails with the context's
 // cause and what was wrong last. ErrUnauthenticated at once when envd wants another token.
 func (c *Client) WaitReady(ctx context.Context) error {
-	return c.wait(ctx, c.ping, func(err error) bool { return errors.Is(err, errs.ErrUnauthenticated) })
+	return c.wait(ctx, silentAfter, c.ping, func(err error) bool { return errors.Is(err, errs.ErrUnauthenticated) })
 }
 
-// wait makes a call until it succeeds, until ctx ends, or until it fails with what is final.
-func (c *Client) wait(ctx context.Context, call func(context.Context) error, final func(error) bool) error {
+// wait makes a call until it succeeds, until ctx ends, or until it fails with what is final. An attempt to connect that is not
+// answered is joined by another after pace.
+func (c *Client) wait(ctx context.Context, pace func(time.Duration) time.Duration, call func(context.Context) error, final func(error) bool) error {
 	began := time.Now()
 	for {
-		err := c.try(ctx, began, call)
+		err := c.try(ctx, began, pace, call)
 		if err == nil || final(err) {
 			return err
 		}
@@ -52,8 +59,8 @@ func (c *Client) wait(ctx context.Context, call func(context.Context) error, fin
 }
 
 // try connects and makes one call.
-func (c *Client) try(ctx context.Context, began time.Time, call func(context.Context) error) error {
-	conn, err := c.reach(ctx, began)
+func (c *Client) try(ctx context.Context, began time.Time, pace func(time.Duration) time.Duration, call func(context.Context) error) error {
+	conn, err := c.reach(ctx, began, pace)
 	if err != nil {
 		return broken(err)
 	}
@@ -70,12 +77,12 @@ func (c *Client) try(ctx context.Context, began time.Time, call func(context.Con
 
 // reach makes a connection. While an attempt has no answer it starts another beside it, up to maxPending, and then gives the
 // oldest up; the first answer counts, yes or no. It fails when ctx ends.
-func (c *Client) reach(ctx context.Context, began time.Time) (net.Conn, error) {
+func (c *Client) reach(ctx context.Context, began time.Time, pace func(time.Duration) time.Duration) (net.Conn, error) {
 	r := &race{dial: c.dial, answers: make(chan answer)}
 	defer r.stop()
 	for {
 		r.start(ctx)
-		next := time.After(silentAfter(time.Since(began)))
+		next := time.After(pace(time.Since(began)))
 		for waiting := true; waiting; {
 			select {
 			case a := <-r.answers:
