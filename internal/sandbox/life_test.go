@@ -593,3 +593,43 @@ func TestTheWorkingSetIsKeptForTheNextStart(t *testing.T) {
 		t.Errorf("the resume prefetches %q, and not what the new build inherited", set)
 	}
 }
+
+// TestManyGenerationsAreCompacted pauses and resumes until the memory is in too many generations for a quick start.
+func TestManyGenerationsAreCompacted(t *testing.T) {
+	w := newWorld(t)
+	page := 0
+	w.vmm.Page = func() int64 { page++; return int64(page) } // another one each time
+	sb := w.create(Spec{})
+	id := sb.ID
+	compacted := false
+	for range 60 {
+		if _, err := sb.Pause(t.Context(), "idle"); err != nil {
+			t.Fatal(err)
+		}
+		before, err := w.builds.GetRef(snapshot.Ref{Kind: refSandbox, Name: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Maintain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		after, err := w.builds.GetRef(snapshot.Ref{Kind: refSandbox, Name: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		compacted = compacted || before != after
+		if sb, err = w.Resume(t.Context(), id, nil); err != nil {
+			t.Fatal(err)
+		}
+		if compacted {
+			break
+		}
+	}
+	if !compacted {
+		t.Error("no build was compacted")
+	}
+	if err := sb.Destroy(t.Context(), "done"); err != nil {
+		t.Error(err)
+	}
+	w.onlyBuilds(1)
+}

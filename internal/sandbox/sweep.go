@@ -45,7 +45,7 @@ func (m *Manager) Sweep(ctx context.Context, all bool) ([]Swept, error) {
 		}
 		done = append(done, s)
 	}
-	for _, tidy := range []func(context.Context) error{m.cfg.Network.Close, m.sweepRefs, m.collect} {
+	for _, tidy := range []func(context.Context) error{m.cfg.Network.Close, m.sweepRefs, m.Maintain} {
 		if err := tidy(ctx); err != nil {
 			failed = append(failed, err)
 		}

@@ -55,6 +55,8 @@ type Fake struct {
 	OnSnapshot func(ctx context.Context, machine string, s vmm.Snapshot) error
 	OnPause    func(ctx context.Context, machine string) error
 	OnResume   func(ctx context.Context, machine string) error
+	// Page says which page of its memory file the next snapshot writes; nil is the first.
+	Page func() int64
 	// Print is what Fingerprint returns; its zero value stands for a version of the fake.
 	Print vmm.Fingerprint
 }
@@ -283,7 +285,7 @@ func (m *fakeMachine) setPaused(ctx context.Context, paused bool, hook func(cont
 // pageBytes is what the fake's memory files consist of.
 const pageBytes = 4096
 
-// Snapshot writes a state file, and a memory file whose first page says whose it is; the rest is a hole.
+// Snapshot writes a state file, and a memory file of which one page says whose it is; the rest is a hole.
 func (m *fakeMachine) Snapshot(ctx context.Context, s vmm.Snapshot) (err error) {
 	if m.f.OnSnapshot != nil {
 		if err := m.f.OnSnapshot(ctx, m.p.handle.ID, s); err != nil {
@@ -300,19 +302,22 @@ func (m *fakeMachine) Snapshot(ctx context.Context, s vmm.Snapshot) (err error) 
 	case s.Diff && !m.p.cfg.TrackDirty:
 		return fmt.Errorf("machine %s does not track its pages: %w", m.p.handle.ID, errs.ErrFailedPrecondition)
 	}
-	page := make([]byte, pageBytes)
+	page, at := make([]byte, pageBytes), int64(0)
 	copy(page, m.p.handle.ID)
-	if err := writeNew(s.State, page, pageBytes); err != nil {
+	if m.f.Page != nil {
+		at = m.f.Page() * pageBytes
+	}
+	if err := writeNew(s.State, page, 0, pageBytes); err != nil {
 		return err
 	}
-	if err := writeNew(s.Memory, page, int64(m.p.cfg.MemoryMiB)<<20); err != nil {
+	if err := writeNew(s.Memory, page, at, int64(m.p.cfg.MemoryMiB)<<20); err != nil {
 		return errors.Join(err, os.Remove(s.State))
 	}
 	return nil
 }
 
 // writeNew makes a file that is not there yet.
-func writeNew(path string, data []byte, size int64) error {
+func writeNew(path string, data []byte, at, size int64) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s: %w", path, errs.ErrAlreadyExists)
@@ -320,6 +325,6 @@ func writeNew(path string, data []byte, size int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	_, err = f.WriteAt(data, at)
 	return errors.Join(err, f.Truncate(size), f.Close())
 }
