@@ -17,6 +17,11 @@ import (
 	"hash"
 	"io"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/snapshot/blockmap"
@@ -47,165 +52,235 @@ type PageReader interface {
 var zeroPage = make([]byte, blockmap.PageSize)
 
 // Diff scans a file in which a hole is a page that did not change. f must be writable and have so many pages. It fails with
-// errs.ErrCorrupt for a file of another length, errs.ErrFailedPrecondition for a file system that can't tell a hole of one
-// page, and errs.ErrResourceExhausted for changes in more pieces than two maps have. It ends between two chunks when ctx does; the file is then still whole.
+// errs.ErrCorrupt for a file of another length and errs.ErrFailedPrecondition for a file system that can't tell a hole of
+// one page. It ends between two chunks when ctx does; the file is then still whole.
 func Diff(ctx context.Context, f *os.File, pages int64) (Report, error) {
-	s, err := newScanner(f, pages)
+	if err := check(f, pages); err != nil {
+		return Report{}, err
+	}
+	var tasks []task
+	err := sparse.Walk(ctx, f, blockmap.PageSize, func(start, end int64) error {
+		tasks = appendSpan(tasks, span{start, end})
+		return nil
+	})
 	if err != nil {
 		return Report{}, err
 	}
-	err = sparse.Walk(ctx, f, blockmap.PageSize, func(start, end int64) error { return s.span(ctx, start, end) })
-	return s.finish(err)
+	return run(ctx, f, tasks, nil, maxChanges)
 }
 
-// Full scans a file that has every page, and leaves out those that parent has too. Otherwise it is as Diff.
+// Full scans a file that has every page, and leaves out those that parent has too. Otherwise it is as Diff. The parent is asked by
+// one goroutine at a time.
 func Full(ctx context.Context, f *os.File, pages int64, parent PageReader) (Report, error) {
-	s, err := newScanner(f, pages)
-	if err != nil {
+	if err := check(f, pages); err != nil {
 		return Report{}, err
 	}
-	s.parent, s.before = parent, make([]byte, manifest.ChunkSize)
-	return s.finish(s.span(ctx, 0, pages*blockmap.PageSize))
+	return run(ctx, f, appendSpan(nil, span{0, pages * blockmap.PageSize}), &locked{r: parent}, maxChanges)
 }
 
-// scanner is one pass over a file. Its memory does not grow with the file but for the report.
-type scanner struct {
-	f      *os.File
-	buf    []byte     // the chunk at hand
-	parent PageReader // nil for a diff
-	before []byte     // the chunk at hand as parent has it
-
-	report Report
-	limit  int   // of changes
-	chunk  int64 // offset of the chunk that sum and bytes are of
-	sum    hash.Hash
-	bytes  int64
-
-	holeStart, holeEnd int64 // the run of pages to punch that is still growing
-}
-
-func newScanner(f *os.File, pages int64) (*scanner, error) {
+func check(f *os.File, pages int64) error {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
-	}
-	if info.Size() != pages*blockmap.PageSize {
-		return nil, fmt.Errorf("%s has %d bytes; the machine's memory has %d pages: %w", f.Name(), info.Size(), pages, errs.ErrCorrupt)
-	}
-	if err := sparse.CheckGrain(f, blockmap.PageSize); err != nil {
-		return nil, err
-	}
-	return &scanner{f: f, buf: make([]byte, manifest.ChunkSize), sum: sha256.New(), limit: 2 * blockmap.MaxRanges}, nil
-}
-
-// span scans the pages of [start, end), chunk by chunk.
-func (s *scanner) span(ctx context.Context, start, end int64) error {
-	for at := start; at < end; {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		chunk := at / manifest.ChunkSize * manifest.ChunkSize
-		if chunk != s.chunk {
-			s.endChunk()
-			s.chunk = chunk
-		}
-		if len(s.report.Changes) > s.limit {
-			return fmt.Errorf("%s has over %d separate changes: %w", s.f.Name(), s.limit, errs.ErrResourceExhausted)
-		}
-		n := min(end, chunk+manifest.ChunkSize) - at
-		if err := s.pages(at, s.buf[:n]); err != nil {
-			return err
-		}
-		at += n
-	}
-	return nil
-}
-
-// pages reads and sorts the pages at one offset, all of one chunk.
-func (s *scanner) pages(at int64, buf []byte) error {
-	if _, err := s.f.ReadAt(buf, at); errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s became shorter: %w", s.f.Name(), errs.ErrCorrupt)
-	} else if err != nil {
 		return err
 	}
-	if s.parent != nil {
-		if err := s.parent.ReadPages(at/blockmap.PageSize, s.before[:len(buf)]); err != nil {
-			return fmt.Errorf("compare %s with its parent: %w", s.f.Name(), err)
-		}
+	if info.Size() != pages*blockmap.PageSize {
+		return fmt.Errorf("%s has %d bytes; the machine's memory has %d pages: %w", f.Name(), info.Size(), pages, errs.ErrCorrupt)
 	}
-	for i := 0; i < len(buf); i += blockmap.PageSize {
-		page, offset := buf[i:i+blockmap.PageSize], at+int64(i)
-		zero := bytes.Equal(page, zeroPage)
-		switch {
-		case s.parent != nil && bytes.Equal(page, s.before[i:i+blockmap.PageSize]):
-			s.report.Same++
-		case zero:
-			s.change(offset, true)
-		default:
-			s.change(offset, false)
-			_, _ = s.sum.Write(page) // a hash never fails
-			s.bytes += blockmap.PageSize
-			continue
-		}
-		if err := s.hole(offset); err != nil {
-			return err
-		}
-	}
-	return nil
+	return sparse.CheckGrain(f, blockmap.PageSize)
 }
 
-// change notes that the page at an offset is of this generation.
-func (s *scanner) change(offset int64, zero bool) {
-	s.report.Dirty++
-	if zero {
-		s.report.Zero++
+// locked lets one goroutine at a time read.
+type locked struct {
+	mu sync.Mutex
+	r  PageReader
+}
+
+// ReadPages reads from what is locked.
+func (l *locked) ReadPages(page int64, buf []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r.ReadPages(page, buf)
+}
+
+// span is a run of whole pages, in bytes.
+type span struct{ start, end int64 }
+
+// task is what is to be scanned of one chunk.
+type task struct {
+	chunk int64 // its offset
+	spans []span
+}
+
+// appendSpan adds a span, cut at the borders of chunks.
+func appendSpan(tasks []task, s span) []task {
+	for at := s.start; at < s.end; {
+		chunk := at / manifest.ChunkSize * manifest.ChunkSize
+		end := min(s.end, chunk+manifest.ChunkSize)
+		if n := len(tasks); n == 0 || tasks[n-1].chunk != chunk {
+			tasks = append(tasks, task{chunk: chunk})
+		}
+		last := &tasks[len(tasks)-1]
+		last.spans = append(last.spans, span{at, end})
+		at = end
 	}
-	page := offset / blockmap.PageSize
-	if n := len(s.report.Changes); n > 0 {
-		last := &s.report.Changes[n-1]
-		if last.Zero == zero && last.Start+last.Count == page {
-			last.Count++
+	return tasks
+}
+
+// maxWorkers bounds how many chunks are hashed at once, each in up to two buffers of a chunk's size.
+const maxWorkers = 8
+
+// maxChanges bounds what a report may have of them: twice what a map takes, as a chunk's border may part one.
+const maxChanges = 2 * blockmap.MaxRanges
+
+// run scans the chunks, several at once, and puts what they gave together in their order.
+func run(ctx context.Context, f *os.File, tasks []task, parent PageReader, limit int64) (Report, error) {
+	parts := make([]part, len(tasks))
+	var next, changes atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	for range min(maxWorkers, runtime.GOMAXPROCS(0), len(tasks)) {
+		g.Go(func() error {
+			s := newScanner(f, parent)
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(tasks) {
+					return nil
+				}
+				if err := context.Cause(ctx); err != nil {
+					return err
+				}
+				p, err := s.scan(tasks[i])
+				if err != nil {
+					return err
+				}
+				if changes.Add(int64(len(p.report.Changes))) > limit {
+					return fmt.Errorf("%s has over %d separate changes: %w", f.Name(), limit, errs.ErrResourceExhausted)
+				}
+				parts[i] = p
+			}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return Report{}, err
+	}
+	return join(f, parts)
+}
+
+// part is what one chunk gave.
+type part struct {
+	report Report
+	holes  []span // pages that need not be kept
+}
+
+// join puts parts together and makes the holes: runs that meet at a border as one.
+func join(f *os.File, parts []part) (Report, error) {
+	var all part
+	for _, p := range parts {
+		all.report.Dirty += p.report.Dirty
+		all.report.Zero += p.report.Zero
+		all.report.Same += p.report.Same
+		all.report.Chunks = append(all.report.Chunks, p.report.Chunks...)
+		for _, c := range p.report.Changes {
+			all.report.add(c)
+		}
+		for _, h := range p.holes {
+			all.hole(h)
+		}
+	}
+	for _, h := range all.holes {
+		if err := sparse.Punch(f, h.start, h.end-h.start); err != nil {
+			return Report{}, err
+		}
+	}
+	return all.report, nil
+}
+
+// add appends a change, or joins it to the last one.
+func (r *Report) add(c blockmap.Change) {
+	if n := len(r.Changes); n > 0 {
+		last := &r.Changes[n-1]
+		if last.Zero == c.Zero && last.Start+last.Count == c.Start {
+			last.Count += c.Count
 			return
 		}
 	}
-	c := blockmap.Change{Start: page, Count: 1, Zero: zero}
-	if !zero {
-		c.Offset = offset
-	}
-	s.report.Changes = append(s.report.Changes, c)
+	r.Changes = append(r.Changes, c)
 }
 
-// hole notes that the page at an offset need not be kept; runs of such pages are punched together.
-func (s *scanner) hole(offset int64) error {
-	if offset == s.holeEnd {
-		s.holeEnd += blockmap.PageSize
-		return nil
+func (p *part) hole(h span) {
+	if n := len(p.holes); n > 0 && p.holes[n-1].end == h.start {
+		p.holes[n-1].end = h.end
+		return
 	}
-	err := s.punch()
-	s.holeStart, s.holeEnd = offset, offset+blockmap.PageSize
-	return err
+	p.holes = append(p.holes, h)
 }
 
-func (s *scanner) punch() error {
-	if s.holeEnd == s.holeStart {
-		return nil
-	}
-	return sparse.Punch(s.f, s.holeStart, s.holeEnd-s.holeStart)
+// scanner scans one chunk after another. Its memory does not grow with the file.
+type scanner struct {
+	f      *os.File
+	parent PageReader // nil for a diff
+	buf    []byte     // pages as they are
+	before []byte     // the same as parent has them
+	sum    hash.Hash
 }
 
-// endChunk gives the chunk at hand its digest, if anything of it is kept.
-func (s *scanner) endChunk() {
-	if s.bytes > 0 {
-		s.report.Chunks = append(s.report.Chunks, manifest.Chunk{Offset: s.chunk, Bytes: s.bytes, SHA256: hex.EncodeToString(s.sum.Sum(nil))})
+func newScanner(f *os.File, parent PageReader) *scanner {
+	s := &scanner{f: f, parent: parent, buf: make([]byte, manifest.ChunkSize), sum: sha256.New()}
+	if parent != nil {
+		s.before = make([]byte, manifest.ChunkSize)
 	}
+	return s
+}
+
+// scan reads and sorts the pages of one chunk, and hashes those that are kept.
+func (s *scanner) scan(t task) (p part, err error) {
 	s.sum.Reset()
-	s.bytes = 0
+	kept := int64(0)
+	for _, span := range t.spans {
+		n, err := s.pages(span, &p)
+		if err != nil {
+			return part{}, err
+		}
+		kept += n
+	}
+	if kept > 0 {
+		p.report.Chunks = []manifest.Chunk{{Offset: t.chunk, Bytes: kept, SHA256: hex.EncodeToString(s.sum.Sum(nil))}}
+	}
+	return p, nil
 }
 
-func (s *scanner) finish(err error) (Report, error) {
-	if err != nil {
-		return Report{}, err
+// pages reads and sorts the pages of a span, and returns how many bytes of them are kept.
+func (s *scanner) pages(at span, p *part) (kept int64, err error) {
+	buf := s.buf[:at.end-at.start]
+	if _, err := s.f.ReadAt(buf, at.start); errors.Is(err, io.EOF) {
+		return 0, fmt.Errorf("%s became shorter: %w", s.f.Name(), errs.ErrCorrupt)
+	} else if err != nil {
+		return 0, err
 	}
-	s.endChunk()
-	return s.report, s.punch()
+	if s.parent != nil {
+		if err := s.parent.ReadPages(at.start/blockmap.PageSize, s.before[:len(buf)]); err != nil {
+			return 0, fmt.Errorf("compare %s with its parent: %w", s.f.Name(), err)
+		}
+	}
+	for i := 0; i < len(buf); i += blockmap.PageSize {
+		page, offset := buf[i:i+blockmap.PageSize], at.start+int64(i)
+		c := blockmap.Change{Start: offset / blockmap.PageSize, Count: 1}
+		switch {
+		case s.parent != nil && bytes.Equal(page, s.before[i:i+blockmap.PageSize]):
+			p.report.Same++
+		case bytes.Equal(page, zeroPage):
+			c.Zero = true
+			p.report.Dirty++
+			p.report.Zero++
+			p.report.add(c)
+		default:
+			c.Offset = offset
+			p.report.Dirty++
+			p.report.add(c)
+			_, _ = s.sum.Write(page) // a hash never fails
+			kept += blockmap.PageSize
+			continue
+		}
+		p.hole(span{offset, offset + blockmap.PageSize})
+	}
+	return kept, nil
 }

@@ -114,12 +114,7 @@ func TestRefuses(t *testing.T) {
 func TestChangesAreBounded(t *testing.T) {
 	f := memory{0: 1, 2: 1, 4: 1, 6: 1, 300: 1}.file(t, t.TempDir(), 512)
 	defer f.Close()
-	s, err := newScanner(f, 512)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.limit = 3
-	if err := s.span(t.Context(), 0, 512*page); !errors.Is(err, errs.ErrResourceExhausted) {
+	if _, err := run(t.Context(), f, appendSpan(nil, span{0, 512 * page}), nil, 3); !errors.Is(err, errs.ErrResourceExhausted) {
 		t.Error(err)
 	}
 }
