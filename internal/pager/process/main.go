@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"wrenn.dev/wrenn/internal/pager"
 	"wrenn.dev/wrenn/internal/snapshot/blockmap"
 	"wrenn.dev/wrenn/internal/snapshot/manifest"
@@ -24,8 +22,6 @@ const Command = "pager"
 // Main is a pager's process: it takes what Start adds to the command and returns the exit code. It is called before anything
 // else of the program is set up: what is not needed takes memory, once for every machine.
 func Main(args []string) int {
-	// A huge page for a heap of some hundred KiB is memory for nothing. Without effect it is only more.
-	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 	if err := run(args); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
