@@ -7,7 +7,7 @@ func TestCompiledOnce(t *testing.T) {
 	if !word().MatchString("abc") || word().MatchString("abcd") {
 		t.Error("it does not match")
 	}
-	if word() != word() {
+	if first, second := word(), word(); first != second {
 		t.Error("it was compiled twice")
 	}
 }
