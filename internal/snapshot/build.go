@@ -11,7 +11,7 @@ import (
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/snapshot/blockmap"
 	"wrenn.dev/wrenn/internal/snapshot/manifest"
-	"wrenn.dev/wrenn/internal/snapshot/sparse"
+	"wrenn.dev/wrenn/internal/sparse"
 )
 
 // Build is one generation that is whole. It never changes.

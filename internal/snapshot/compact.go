@@ -11,7 +11,7 @@ import (
 	"wrenn.dev/wrenn/internal/failpoint"
 	"wrenn.dev/wrenn/internal/snapshot/blockmap"
 	"wrenn.dev/wrenn/internal/snapshot/manifest"
-	"wrenn.dev/wrenn/internal/snapshot/sparse"
+	"wrenn.dev/wrenn/internal/sparse"
 )
 
 // When a map is worth compacting: it refers to so many builds that a start checks and opens too many files, or it is in so
@@ -64,7 +64,12 @@ func (g *Staging) copyFrom(ctx context.Context, old *Build) error {
 		if err != nil {
 			return err
 		}
-		err = g.create(name, func(dst *os.File) error { return sparse.Copy(ctx, dst, src) })
+		err = g.create(name, func(dst *os.File) error {
+			if shared, err := sparse.Share(dst, src); shared || err != nil {
+				return err
+			}
+			return sparse.Copy(ctx, dst, src)
+		})
 		if err = errors.Join(err, src.Close()); err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/snapshot/blockmap"
 	"wrenn.dev/wrenn/internal/snapshot/manifest"
-	"wrenn.dev/wrenn/internal/snapshot/sparse"
+	"wrenn.dev/wrenn/internal/sparse"
 )
 
 // verify hashes the files of a build whose manifest and map are right already, and then seals it. A file that is not as

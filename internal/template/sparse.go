@@ -4,13 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"os"
 
-	"golang.org/x/sys/unix"
+	"wrenn.dev/wrenn/internal/sparse"
 )
 
 // zeros stands for the content of holes. It is an array so that it takes no memory: nobody writes to it.
@@ -55,7 +54,7 @@ func extents(ctx context.Context, f *os.File, h hash.Hash, data func(r io.Reader
 	}
 	size := info.Size()
 	for at := int64(0); at < size; {
-		start, end, err := nextData(f, at, size)
+		start, end, err := sparse.Next(f, at, size)
 		if err != nil {
 			return 0, err
 		}
@@ -90,22 +89,6 @@ func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
 	return n, err
-}
-
-// nextData finds the first run of data at or after at; start and end are size when only a hole is left.
-func nextData(f *os.File, at, size int64) (start, end int64, err error) {
-	start, err = unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
-	if errors.Is(err, unix.ENXIO) {
-		return size, size, nil
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("find data in %s: %w", f.Name(), err)
-	}
-	end, err = unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
-	if err != nil {
-		return 0, 0, fmt.Errorf("find holes in %s: %w", f.Name(), err)
-	}
-	return min(start, size), min(end, size), nil
 }
 
 func hashZeros(ctx context.Context, h hash.Hash, n int64) error {

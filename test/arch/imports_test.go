@@ -18,7 +18,7 @@ const module = "wrenn.dev/wrenn/"
 var layers = [][]string{
 	{"internal/errs"},
 	{"internal/id", "internal/cleanup", "internal/failpoint", "internal/version", "internal/buildcache",
-		"internal/inotify", "internal/lazyregexp", "internal/proc", "internal/snapshot/blockmap", "internal/snapshot/sparse"},
+		"internal/inotify", "internal/lazyregexp", "internal/proc", "internal/snapshot/blockmap", "internal/sparse"},
 	{"internal/cgroup"},
 	{"internal/build", "proto"},
 	{"internal/vmm", "internal/disk", "internal/network", "internal/template", "internal/snapshot", "internal/guest/mmds"},

@@ -19,7 +19,7 @@ import (
 	"wrenn.dev/wrenn/internal/snapshot"
 	"wrenn.dev/wrenn/internal/snapshot/blockmap"
 	"wrenn.dev/wrenn/internal/snapshot/manifest"
-	"wrenn.dev/wrenn/internal/snapshot/sparse"
+	"wrenn.dev/wrenn/internal/sparse"
 	"wrenn.dev/wrenn/internal/vmm"
 )
 

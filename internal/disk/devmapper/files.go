@@ -9,9 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"wrenn.dev/wrenn/internal/disk/devmapper/sparse"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/failpoint"
+	"wrenn.dev/wrenn/internal/sparse"
 )
 
 // room refuses when the file system of the stores is nearly full.
@@ -50,7 +50,7 @@ func (d *Driver) copyInto(ctx context.Context, dst, src *os.File) (shared bool, 
 	if shared, err = sparse.Share(dst, src); shared || err != nil {
 		return shared, err
 	}
-	used, err := sparse.Used(src)
+	used, err := sparse.Used(src.Name())
 	if err != nil {
 		return false, err
 	}

@@ -7,8 +7,8 @@ import (
 
 	"wrenn.dev/wrenn/internal/disk"
 	"wrenn.dev/wrenn/internal/disk/devmapper/exception"
-	"wrenn.dev/wrenn/internal/disk/devmapper/sparse"
 	"wrenn.dev/wrenn/internal/failpoint"
+	"wrenn.dev/wrenn/internal/sparse"
 )
 
 // The names of the steps; see failpoint.
@@ -71,7 +71,7 @@ func (fl flattening) write(ctx context.Context, dst *os.File) error {
 	if err := failpoint.Here(ctx, pointFlattenBase); err != nil {
 		return err
 	}
-	used, err := sparse.Used(fl.store)
+	used, err := sparse.Used(fl.store.Name())
 	if err != nil {
 		return err
 	}

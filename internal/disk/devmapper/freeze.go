@@ -9,10 +9,10 @@ import (
 
 	"wrenn.dev/wrenn/internal/disk"
 	"wrenn.dev/wrenn/internal/disk/devmapper/dm"
-	"wrenn.dev/wrenn/internal/disk/devmapper/sparse"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/failpoint"
 	"wrenn.dev/wrenn/internal/id"
+	"wrenn.dev/wrenn/internal/sparse"
 )
 
 // The names of the steps; see failpoint.
@@ -70,7 +70,7 @@ func (d *Driver) freeze(ctx context.Context, sandboxID, dst string) (frozen disk
 		return failpoint.Here(ctx, pointCopied)
 	}, func(f *os.File) (err error) {
 		frozen.SizeBytes = d.storeBytes(frozen.DeviceBytes)
-		frozen.HostBytes, err = sparse.Used(f)
+		frozen.HostBytes, err = sparse.Used(f.Name())
 		return err
 	})
 	return frozen, err

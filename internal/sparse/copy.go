@@ -1,6 +1,3 @@
-// Package sparse copies files that are mostly holes, and shares their blocks where the file system can.
-//
-// It is a leaf package.
 package sparse
 
 import (
@@ -12,6 +9,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"wrenn.dev/wrenn/internal/errs"
 )
 
 // blockBytes is the unit in which zeros are left out: no file system of ours has smaller blocks.
@@ -43,17 +42,12 @@ func Copy(ctx context.Context, dst, src *os.File) error {
 	if err != nil {
 		return err
 	}
-	size := info.Size()
-	if err := dst.Truncate(size); err != nil {
+	if err := dst.Truncate(info.Size()); err != nil {
 		return err
 	}
-	buf := make([]byte, min(pieceBytes, size))
-	for at := int64(0); at < size; {
-		start, end, err := nextData(src, at, size)
-		if err != nil {
-			return err
-		}
-		for at = start; at < end; {
+	buf := make([]byte, min(pieceBytes, info.Size()))
+	return Walk(ctx, src, 1, func(start, end int64) error {
+		for at := start; at < end; at += int64(len(buf)) {
 			if err := context.Cause(ctx); err != nil {
 				return err
 			}
@@ -64,24 +58,14 @@ func Copy(ctx context.Context, dst, src *os.File) error {
 			if err := split(piece, at, dst.WriteAt, nil); err != nil {
 				return err
 			}
-			at += int64(len(piece))
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // Replace writes b, which are whole blocks, at the offset at of dst, whatever is there. Blocks of zeros become holes.
 func Replace(dst *os.File, b []byte, at int64) error {
 	return split(b, at, dst.WriteAt, func(n int, at int64) error { return punch(dst, at, int64(n)) })
-}
-
-// Used is how much of its file system a file takes. Blocks that it shares with others count in full.
-func Used(f *os.File) (int64, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return 0, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return st.Blocks * 512, nil
 }
 
 // split gives the parts of b that are not zero to data and the others to zero, each as long as possible, with their offset in
@@ -116,19 +100,11 @@ func zeroAt(b []byte, i int) bool {
 
 // punch makes a part of a file zero, by a hole where the file system can.
 func punch(f *os.File, at, n int64) error {
-	for {
-		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, n)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-			_, err := f.WriteAt(make([]byte, n), at)
-			return err
-		}
-		return fmt.Errorf("make a hole in %s: %w", f.Name(), err)
+	err := Punch(f, at, n)
+	if errors.Is(err, errs.ErrFailedPrecondition) {
+		_, err = f.WriteAt(make([]byte, n), at)
 	}
+	return err
 }
 
 // readFull fills b from a file that must have so much.
@@ -141,20 +117,4 @@ func readFull(f *os.File, b []byte, at int64) error {
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("read %d bytes at %d of %s: %w", len(b), at, f.Name(), err)
-}
-
-// nextData finds the first run of data at or after at; start and end are size when only a hole is left.
-func nextData(f *os.File, at, size int64) (start, end int64, err error) {
-	start, err = unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
-	if errors.Is(err, unix.ENXIO) {
-		return size, size, nil
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("find data in %s: %w", f.Name(), err)
-	}
-	end, err = unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
-	if err != nil {
-		return 0, 0, fmt.Errorf("find holes in %s: %w", f.Name(), err)
-	}
-	return min(start, size), min(end, size), nil
 }

@@ -1,4 +1,4 @@
-// Package sparse works on files with holes: where their data is, copies that keep the holes, and making holes.
+// Package sparse works on files with holes: where their data is, copies that keep the holes or share the blocks, and making holes.
 //
 // It is a leaf package.
 package sparse
@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +27,7 @@ func Walk(ctx context.Context, f *os.File, unit int64, data func(start, end int6
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		start, end, err := next(f, at, size)
+		start, end, err := Next(f, at, size)
 		if err != nil {
 			return err
 		}
@@ -44,8 +43,8 @@ func Walk(ctx context.Context, f *os.File, unit int64, data func(start, end int6
 	return nil
 }
 
-// next finds the first run of data at or after at; both ends are size when only a hole is left.
-func next(f *os.File, at, size int64) (start, end int64, err error) {
+// Next finds the first run of data at or after at; both ends are size when only a hole is left.
+func Next(f *os.File, at, size int64) (start, end int64, err error) {
 	start, err = unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {
 		return size, size, nil
@@ -58,46 +57,6 @@ func next(f *os.File, at, size int64) (start, end int64, err error) {
 		return 0, 0, fmt.Errorf("find holes in %s: %w", f.Name(), err)
 	}
 	return min(start, size), min(end, size), nil
-}
-
-// copyPiece is how much is copied between two looks at the context.
-const copyPiece = 16 << 20
-
-// Copy makes the empty file dst equal to src, holes included. Where the file system can share blocks between files, it
-// does, and nothing is read.
-func Copy(ctx context.Context, dst, src *os.File) error {
-	info, err := src.Stat()
-	if err != nil {
-		return err
-	}
-	if err := dst.Truncate(info.Size()); err != nil {
-		return err
-	}
-	return Walk(ctx, src, 1, func(start, end int64) error {
-		for at := start; at < end; at += copyPiece {
-			if err := context.Cause(ctx); err != nil {
-				return err
-			}
-			if err := copyRun(dst, src, at, min(copyPiece, end-at)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// copyRun copies n bytes at an offset. io.CopyN between two files is copy_file_range where that works.
-func copyRun(dst, src *os.File, at, n int64) error {
-	if _, err := src.Seek(at, io.SeekStart); err != nil {
-		return err
-	}
-	if _, err := dst.Seek(at, io.SeekStart); err != nil {
-		return err
-	}
-	if _, err := io.CopyN(dst, src, n); err != nil {
-		return fmt.Errorf("copy %s to %s: %w", src.Name(), dst.Name(), err)
-	}
-	return nil
 }
 
 // Punch makes a hole. It fails with errs.ErrFailedPrecondition on a file system that has none.

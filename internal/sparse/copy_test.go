@@ -66,7 +66,7 @@ func TestCopy(t *testing.T) {
 	if !bytes.Equal(content(t, src), content(t, dst)) {
 		t.Error("the copy differs")
 	}
-	if used, err := Used(dst); err != nil || used == 0 || used > 6*mib {
+	if used, err := Used(dst.Name()); err != nil || used == 0 || used > 6*mib {
 		t.Errorf("the copy takes %d bytes, %v", used, err)
 	}
 }
@@ -80,7 +80,7 @@ func TestCopyLeavesOutZeros(t *testing.T) {
 	if err := Copy(t.Context(), dst, src); err != nil {
 		t.Fatal(err)
 	}
-	if used, err := Used(dst); err != nil || used != 0 {
+	if used, err := Used(dst.Name()); err != nil || used != 0 {
 		t.Errorf("zeros take %d bytes, %v", used, err)
 	}
 	if !bytes.Equal(content(t, dst), make([]byte, 3*mib)) {
@@ -165,7 +165,7 @@ func TestReplace(t *testing.T) {
 	if err := Replace(f, make([]byte, 2*mib), 0); err != nil {
 		t.Fatal(err)
 	}
-	if used, err := Used(f); err != nil || used != 0 {
+	if used, err := Used(f.Name()); err != nil || used != 0 {
 		t.Errorf("zeros take %d bytes, %v", used, err)
 	}
 }
