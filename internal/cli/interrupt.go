@@ -7,6 +7,8 @@ import (
 	"os/signal"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
 // errInterrupted is why a context ended when the user pressed Ctrl-C.
@@ -30,6 +32,16 @@ func newStopper(ctx context.Context) (context.Context, *stopper, func()) {
 	return ctx, s, func() {
 		signal.Stop(pressed)
 		cancel(nil)
+	}
+}
+
+// interruptible is a command's work on which Ctrl-C and SIGTERM end the context: what can't be left half done goes on to its end,
+// and the rest is undone.
+func interruptible(work func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		ctx, _, stop := newStopper(cmd.Context())
+		defer stop()
+		return work(ctx, args)
 	}
 }
 

@@ -79,14 +79,14 @@ func newPause(s streams, host *hostFlags) *cobra.Command {
 		Long: `Pause freezes a sandbox, with its memory, its disk and all its processes, and gives back what it had on the host: from
 then on it takes disk space and nothing else. 'wrenn resume' lets it go on where it was.`,
 		Args: usage(cobra.ExactArgs(1), giveID),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return adopted(cmd.Context(), host, args[0], func(sb *sandbox.Sandbox) error {
+		RunE: interruptible(func(ctx context.Context, args []string) error {
+			return adopted(ctx, host, args[0], func(sb *sandbox.Sandbox) error {
 				began := time.Now()
-				steps, err := sb.Pause(cmd.Context(), "wrenn pause")
+				steps, err := sb.Pause(ctx, "wrenn pause")
 				f.tell(s, "paused", began, steps)
 				return err
 			})
-		},
+		}),
 	}
 	f.register(cmd)
 	return cmd
@@ -98,20 +98,20 @@ func newResume(s streams, host *hostFlags) *cobra.Command {
 		Use:   "resume ID",
 		Short: "Let a paused sandbox go on",
 		Args:  usage(cobra.ExactArgs(1), giveID),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: interruptible(func(ctx context.Context, args []string) error {
 			parts, err := host.ready()
 			if err != nil {
 				return err
 			}
 			began := time.Now()
-			sb, err := parts.Manager.Resume(cmd.Context(), args[0], nil)
+			sb, err := parts.Manager.Resume(ctx, args[0], nil)
 			if err != nil {
 				return err
 			}
 			defer sb.Leave()
 			f.tell(s, "resumed", began, sb.Steps)
 			return nil
-		},
+		}),
 	}
 	f.register(cmd)
 	return cmd
@@ -126,10 +126,10 @@ func newFork(s streams, host *hostFlags) *cobra.Command {
 		Long: `Fork freezes a sandbox for a moment and starts others from there, with its memory, its disk and its processes, each with an
 identity, an address, a token and randomness of its own. It prints their ids.`,
 		Args: usage(cobra.ExactArgs(1), giveID),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return adopted(cmd.Context(), host, args[0], func(sb *sandbox.Sandbox) error {
+		RunE: interruptible(func(ctx context.Context, args []string) error {
+			return adopted(ctx, host, args[0], func(sb *sandbox.Sandbox) error {
 				began := time.Now()
-				clones, steps, err := sb.Fork(cmd.Context(), count, nil)
+				clones, steps, err := sb.Fork(ctx, count, nil)
 				for _, c := range clones {
 					if c.Err != nil {
 						err = errors.Join(err, c.Err)
@@ -142,7 +142,7 @@ identity, an address, a token and randomness of its own. It prints their ids.`,
 				f.tell(s, fmt.Sprintf("%d forked", len(clones)), began, steps)
 				return err
 			})
-		},
+		}),
 	}
 	cmd.Flags().IntVar(&count, "count", 1, "how many")
 	f.register(cmd)
@@ -164,14 +164,14 @@ func newSnapshotCreate(s streams, host *hostFlags) *cobra.Command {
 		Use:   "create ID NAME",
 		Short: "Freeze a sandbox under a name; it runs on",
 		Args:  usage(cobra.ExactArgs(2), giveID+", and a name"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return adopted(cmd.Context(), host, args[0], func(sb *sandbox.Sandbox) error {
+		RunE: interruptible(func(ctx context.Context, args []string) error {
+			return adopted(ctx, host, args[0], func(sb *sandbox.Sandbox) error {
 				began := time.Now()
-				steps, err := sb.Snapshot(cmd.Context(), args[1])
+				steps, err := sb.Snapshot(ctx, args[1])
 				f.tell(s, "frozen as "+args[1], began, steps)
 				return err
 			})
-		},
+		}),
 	}
 	f.register(cmd)
 	return cmd

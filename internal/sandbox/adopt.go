@@ -25,20 +25,30 @@ func (m *Manager) Adopt(ctx context.Context, sandboxID string) (_ *Sandbox, err 
 		}
 	}()
 	if r.State != Running || r.Machine == nil {
-		return nil, fmt.Errorf("sandbox %s is %s: %w", sandboxID, r.State, errs.ErrFailedPrecondition)
+		return nil, notRunning(r)
 	}
-	s := &Sandbox{ID: r.ID, Token: newToken(), manager: m, folder: f, record: r}
+	s := m.newSandbox(f, r, newToken())
 	if err := s.rejoin(ctx); err != nil {
 		return nil, err
 	}
+	s.watch()
 	ctx, cancel := m.startContext(ctx)
 	defer cancel()
-	if err := s.giveToken(ctx); err != nil {
-		s.close()
+	// A process that died in a snapshot or fork has left the machine standing still.
+	if err := s.thaw(ctx, &steps{}); err != nil {
+		s.Leave()
 		return nil, cause(ctx, fmt.Errorf("adopt %s: %w", sandboxID, err))
 	}
-	s.watch()
 	return s, nil
+}
+
+// notRunning is why a sandbox can't be used, with the reason of its end if it has ended.
+func notRunning(r *Record) error {
+	why := string(r.State)
+	if r.State == Failed {
+		why += " (" + r.Changes[len(r.Changes)-1].Reason + ")"
+	}
+	return fmt.Errorf("sandbox %s is %s: %w", r.ID, why, errs.ErrFailedPrecondition)
 }
 
 // rejoin finds the sandbox's processes. A machine whose pager is gone stands still for ever: it is ended.
@@ -63,7 +73,8 @@ func (s *Sandbox) fail(_ context.Context, why error) error {
 	return errors.Join(why, s.folder.write(s.record))
 }
 
-// watch ends the machine when its pager ends: its threads would sleep for ever. The reason is on record.
+// watch ends the machine when its pager ends: its threads would sleep for ever. The reason is on record. Once the sandbox is given up,
+// its id may be another machine's, and nothing is ended any more.
 func (s *Sandbox) watch() {
 	if s.pager == nil {
 		return
@@ -72,7 +83,14 @@ func (s *Sandbox) watch() {
 	go func() {
 		select {
 		case <-machine.Done():
+			return
+		case <-s.left:
+			return
 		case <-pager.Done():
+		}
+		select {
+		case <-s.left:
+		default:
 			_ = cleanup.Do(context.Background(), machine.Kill)
 			s.lost(pagerDied(pager.LastWords()))
 		}

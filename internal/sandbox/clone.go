@@ -47,7 +47,7 @@ func (s *Sandbox) frozenFor(ctx context.Context, steps *steps, ref snapshot.Ref)
 	_ = s.keepWorkingSet(ctx)
 	b, err := s.freeze(ctx, steps, ref)
 	if err != nil {
-		return nil, err
+		return nil, s.runsOn(err)
 	}
 	if err := s.thaw(ctx, steps); err != nil {
 		return nil, errors.Join(err, s.manager.builds.DeleteRef(ctx, ref))

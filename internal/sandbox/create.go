@@ -45,7 +45,7 @@ func (m *Manager) begin(ctx context.Context, o origin, spec Spec, steps *steps) 
 	}
 	sb, err := s.run(ctx)
 	if err != nil {
-		return nil, err
+		return nil, full(err)
 	}
 	cu.Release()
 	return sb, nil

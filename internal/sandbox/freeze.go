@@ -74,7 +74,12 @@ func (s *Sandbox) freeze(ctx context.Context, steps *steps, refs ...snapshot.Ref
 
 // still makes envd refuse calls and the machine stand still.
 func (s *Sandbox) still(ctx context.Context, steps *steps) error {
-	if err := steps.time("quiesce", func() error { return s.manager.cfg.Guest.Quiesce(ctx, s.Dial, s.Token) }); err != nil {
+	err := steps.time("quiesce", func() error {
+		ctx, stop := s.whileItRuns(ctx)
+		defer stop()
+		return cause(ctx, s.manager.cfg.Guest.Quiesce(ctx, s.Dial, s.Token))
+	})
+	if err != nil {
 		return err
 	}
 	if err := failpoint.Here(ctx, "sandbox.quiesced"); err != nil {
@@ -149,10 +154,25 @@ func (s *Sandbox) giveToken(ctx context.Context) error {
 	if err := s.Machine.PatchMetadata(ctx, map[string]any{metaToken: s.Token, metaStart: s.record.Start}); err != nil {
 		return err
 	}
-	if _, err := s.manager.cfg.Guest.Awake(ctx, s.Dial, s.Token); err != nil {
-		return err
+	awake, stop := s.whileItRuns(ctx)
+	defer stop()
+	if _, err := s.manager.cfg.Guest.Awake(awake, s.Dial, s.Token); err != nil {
+		return cause(awake, err)
 	}
 	return s.Machine.PatchMetadata(ctx, map[string]any{metaToken: nil})
+}
+
+// whileItRuns is a context that also ends with the machine: a guest that is gone answers nobody.
+func (s *Sandbox) whileItRuns(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-s.Machine.Done():
+			cancel(s.Died())
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // workingSet is the file of the pages that a start of the build needs first.

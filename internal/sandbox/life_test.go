@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/snapshot"
@@ -482,9 +485,12 @@ func TestAdoptOfAMachineWithoutItsPager(t *testing.T) {
 	sb := w.create(Spec{Keep: true})
 	sb.Leave()
 	w.pagers.die(sb.ID, "killed")
-	<-sb.Machine.Done()
 	if _, err := w.Adopt(t.Context(), sb.ID); !errors.Is(err, errs.ErrUnavailable) || w.state(sb.ID) != Failed {
 		t.Errorf("%v, %s", err, w.state(sb.ID))
+	}
+	<-sb.Machine.Done()
+	if _, err := w.Adopt(t.Context(), sb.ID); !errors.Is(err, errs.ErrFailedPrecondition) || !strings.Contains(err.Error(), "pager") {
+		t.Errorf("a second time: %v", err)
 	}
 	if err := w.Destroy(t.Context(), sb.ID, "done"); err != nil {
 		t.Error(err)
@@ -632,4 +638,124 @@ func TestManyGenerationsAreCompacted(t *testing.T) {
 		t.Error(err)
 	}
 	w.onlyBuilds(1)
+}
+
+// TestAFreezeThatWasInterrupted dies in a snapshot when it is made and its reference has moved: the machine stands still, and the
+// record tells of the build before. Whoever adopts it next lets it go on, and a pause that is interrupted then is not taken for done.
+func TestAFreezeThatWasInterrupted(t *testing.T) {
+	for name, sweep := range map[string]bool{"adopted at once": false, "swept before": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			sb := w.create(Spec{Keep: true})
+			before := sb.Build()
+			if _, err := sb.Snapshot(t.Context(), "one"); err != nil {
+				t.Fatal(err)
+			}
+			frozen := sb.Build()
+			if err := sb.Machine.Pause(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			sb.record.Build = before
+			if err := sb.folder.write(sb.record); err != nil {
+				t.Fatal(err)
+			}
+			sb.Leave()
+			still := true
+			w.vmm.OnResume = func(context.Context, string) error { still = false; return nil }
+			if sweep {
+				if done, err := w.Sweep(t.Context(), false); err != nil || !done[0].Kept {
+					t.Fatalf("%+v, %v", done, err)
+				}
+				if still {
+					t.Error("a sweep left it standing still")
+				}
+			}
+			again, err := w.Adopt(t.Context(), sb.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if still {
+				t.Error("it stands still")
+			}
+			w.guest.quiesce = func(context.Context) error { return errBroken }
+			if _, err := again.Pause(t.Context(), "idle"); !errors.Is(err, errBroken) || again.Build() != frozen || !again.record.DiffLost {
+				t.Errorf("%v, build %s, want %s", err, again.Build(), frozen)
+			}
+			if err := again.Destroy(t.Context(), "done"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestAMachineThatDiesInAPause is a failed sandbox, and no running one.
+func TestAMachineThatDiesInAPause(t *testing.T) {
+	w := newWorld(t)
+	sb := w.create(Spec{Keep: true})
+	w.guest.quiesce = func(ctx context.Context) error {
+		if err := sb.Machine.Kill(ctx); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if _, err := sb.Pause(t.Context(), "idle"); !errors.Is(err, errs.ErrUnavailable) || w.state(sb.ID) != Failed {
+		t.Errorf("%v, %s", err, w.state(sb.ID))
+	}
+	if err := sb.Destroy(t.Context(), "done"); err != nil {
+		t.Error(err)
+	}
+	w.empty()
+}
+
+// TestAFullDisk is told as such, and does not keep anybody from making room.
+func TestAFullDisk(t *testing.T) {
+	w := newWorld(t)
+	sb := w.create(Spec{Keep: true})
+	w.guest.quiesce = func(context.Context) error { return unix.ENOSPC }
+	if _, err := sb.Pause(t.Context(), "idle"); !errors.Is(err, errs.ErrResourceExhausted) || w.state(sb.ID) != Running {
+		t.Errorf("%v, %s", err, w.state(sb.ID))
+	}
+	if err := sb.Destroy(t.Context(), "done"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAPagerThatDiesAfterItsSandboxWasLeft ends nothing: the id may be another machine's by then.
+func TestAPagerThatDiesAfterItsSandboxWasLeft(t *testing.T) {
+	w := newWorld(t)
+	sb := w.create(Spec{Keep: true})
+	sb.Leave()
+	w.pagers.die(sb.ID, "killed")
+	for range 100 {
+		runtime.Gosched()
+	}
+	if _, _, running := w.host.Config(sb.ID); !running {
+		t.Error("the machine was ended by who had left it")
+	}
+	if done, err := w.Sweep(t.Context(), false); err != nil || len(done) != 1 || !done[0].Removed() {
+		t.Errorf("a sweep keeps a machine whose pager is gone: %+v, %v", done, err)
+	}
+	w.empty()
+}
+
+// TestSweepOfWorkingSets removes those of builds that are gone.
+func TestSweepOfWorkingSets(t *testing.T) {
+	w := newWorld(t)
+	sb := w.create(Spec{})
+	for _, name := range []string{sb.Build(), sb.Build() + ".cl-00000000000000000000", "bd-00000000000000000000"} {
+		if err := os.MkdirAll(filepath.Dir(w.workingSet(name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(w.workingSet(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Sweep(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(w.workingSet("x")))
+	if err != nil || len(entries) != 1 || entries[0].Name() != sb.Build() {
+		t.Errorf("%v, %v", entries, err)
+	}
 }

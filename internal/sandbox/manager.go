@@ -90,7 +90,8 @@ func (m *Manager) newFolder(r *Record) (f *folder, err error) {
 func (m *Manager) takeApart(ctx context.Context, id string, f *folder, r *Record, reason string) error {
 	if r != nil {
 		r.change(Stopping, reason)
-		if err := f.write(r); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// A disk that is full keeps nobody from making room.
+		if err := f.write(r); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(full(err), errs.ErrResourceExhausted) {
 			return err
 		}
 	}

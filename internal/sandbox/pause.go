@@ -25,10 +25,43 @@ func (s *Sandbox) usable() error {
 	}
 	select {
 	case <-s.Machine.Done():
-		return s.Died()
+		return s.ended(s.Died())
 	default:
+		return s.rebase()
+	}
+}
+
+// rebase makes the build that the sandbox's reference points to the one that the next is made from. They differ after a freeze that
+// was interrupted when the reference had moved; what was written since is not known then, and the other build may be gone.
+func (s *Sandbox) rebase() error {
+	build, err := s.manager.builds.GetRef(snapshot.Ref{Kind: refSandbox, Name: s.ID})
+	if errors.Is(err, errs.ErrNotFound) {
 		return nil
 	}
+	if err == nil && build != s.record.Build {
+		s.record.Build, s.record.DiffLost = build, true
+	}
+	return err
+}
+
+// ended puts on record that the machine has ended, and returns why.
+func (s *Sandbox) ended(why error) error {
+	s.record.change(Failed, why.Error())
+	return errors.Join(why, s.folder.write(s.record))
+}
+
+// runsOn puts on record how a sandbox is after a freeze that failed: it runs, or its machine has ended.
+func (s *Sandbox) runsOn(err error) error {
+	select {
+	case <-s.Machine.Done():
+		return s.ended(errors.Join(s.Died(), err))
+	default:
+	}
+	if s.record.State == Pausing {
+		s.record.change(Running, "the pause failed: "+err.Error())
+		err = errors.Join(err, s.folder.write(s.record))
+	}
+	return full(err)
 }
 
 // Pause freezes the sandbox and gives back all it has on the host but the build: memory, processes, network, disk. It goes on to
@@ -50,12 +83,11 @@ func (s *Sandbox) Pause(ctx context.Context, reason string) ([]vmm.Step, error) 
 	s.record.change(Pausing, reason)
 	if err := s.folder.write(s.record); err != nil {
 		s.record.change(Running, "the pause failed: "+err.Error())
-		return nil, err
+		return nil, fmt.Errorf("pause %s: %w", s.ID, full(err))
 	}
 	_ = s.keepWorkingSet(ctx)
 	if _, err := s.freeze(ctx, steps); err != nil {
-		s.record.change(Running, "the pause failed: "+err.Error())
-		return steps.all(), fmt.Errorf("pause %s: %w", s.ID, errors.Join(err, s.folder.write(s.record)))
+		return steps.all(), fmt.Errorf("pause %s: %w", s.ID, s.runsOn(err))
 	}
 	s.close()
 	f := s.folder
@@ -153,7 +185,7 @@ func (m *Manager) resume(ctx context.Context, f *folder, r *Record, steps *steps
 	if err != nil {
 		undo, cancel := detached(ctx, undoTime)
 		defer cancel()
-		return nil, errors.Join(err, m.backToPaused(undo, f, r, "the resume failed"))
+		return nil, full(errors.Join(err, m.backToPaused(undo, f, r, "the resume failed")))
 	}
 	return sb, nil
 }

@@ -123,11 +123,18 @@ type Sandbox struct {
 	Steps   []vmm.Step // what the start took, in the order in which the steps ended
 
 	manager *Manager
-	pager   Pager // nil for a machine that booted
+	pager   Pager         // nil for a machine that booted
+	left    chan struct{} // closed when the sandbox was given up, paused or destroyed
+	leave   sync.Once
 
 	mu     sync.Mutex // held by the operation that changes the sandbox
 	folder *folder    // nil once the sandbox was given up, paused or destroyed
 	record *Record
+}
+
+// newSandbox is a sandbox in this process' hands.
+func (m *Manager) newSandbox(f *folder, r *Record, token string) *Sandbox {
+	return &Sandbox{ID: r.ID, Token: token, manager: m, folder: f, record: r, left: make(chan struct{})}
 }
 
 // Dial connects to a TCP port of the guest.
@@ -142,7 +149,7 @@ func (s *Sandbox) Build() string {
 	return s.record.Build
 }
 
-// Destroy ends the sandbox and removes all it has on the host.
+// Destroy ends the sandbox and removes all it has on the host, and the builds that nothing else needs.
 func (s *Sandbox) Destroy(ctx context.Context, reason string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,6 +162,7 @@ func (s *Sandbox) Destroy(ctx context.Context, reason string) error {
 		return err
 	}
 	s.folder = nil
+	_ = s.manager.collect(ctx) // the sandbox is gone all the same, and a sweep tries again and tells
 	return nil
 }
 
@@ -172,6 +180,7 @@ func (s *Sandbox) Leave() {
 
 // close gives up what watching the processes costs.
 func (s *Sandbox) close() {
+	s.leave.Do(func() { close(s.left) })
 	_ = s.Machine.Close()
 	if s.pager != nil {
 		_ = s.pager.Close()

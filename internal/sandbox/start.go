@@ -70,8 +70,8 @@ func (s *start) run(ctx context.Context) (*Sandbox, error) {
 	if err := s.awake(ctx, machine); err != nil {
 		return nil, cause(ctx, errors.Join(err, machine.Close(), s.closePager()))
 	}
-	sb := &Sandbox{ID: s.record.ID, Token: s.token, Machine: machine, Steps: s.steps.all(),
-		manager: s.m, pager: s.pager, folder: s.folder, record: s.record}
+	sb := s.m.newSandbox(s.folder, s.record, s.token)
+	sb.Machine, sb.pager, sb.Steps = machine, s.pager, s.steps.all()
 	sb.watch()
 	return sb, nil
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/vmm"
 )
@@ -51,8 +53,19 @@ func (s *steps) add(more ...vmm.Step) {
 	}
 }
 
+// full makes an error that says that the disk is full one of its kind.
+func full(err error) error {
+	if (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)) && !errors.Is(err, errs.ErrResourceExhausted) {
+		return fmt.Errorf("%w: %w", err, errs.ErrResourceExhausted)
+	}
+	return err
+}
+
 // cause puts why the context ended before an error that only says that it did.
 func cause(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
 	if c := context.Cause(ctx); c != nil && !errors.Is(err, c) {
 		return fmt.Errorf("%w (%w)", c, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
 	"wrenn.dev/wrenn/internal/snapshot"
+	"wrenn.dev/wrenn/internal/vmm"
 )
 
 // Swept is what a sweep did with one sandbox.
@@ -45,7 +47,7 @@ func (m *Manager) Sweep(ctx context.Context, all bool) ([]Swept, error) {
 		}
 		done = append(done, s)
 	}
-	for _, tidy := range []func(context.Context) error{m.cfg.Network.Close, m.sweepRefs, m.Maintain} {
+	for _, tidy := range []func(context.Context) error{m.cfg.Network.Close, m.sweepRefs, m.Maintain, m.sweepWorkingSets} {
 		if err := tidy(ctx); err != nil {
 			failed = append(failed, err)
 		}
@@ -80,6 +82,28 @@ func (m *Manager) sweepRefs(ctx context.Context) error {
 		failed = append(failed, m.builds.DeleteRef(ctx, ref))
 	}
 	return errors.Join(failed...)
+}
+
+// sweepWorkingSets removes the working sets of builds that are gone, and those that were never whole.
+func (m *Manager) sweepWorkingSets(context.Context) error {
+	dir := filepath.Dir(m.workingSet("any"))
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	builds, err := m.builds.List()
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !slices.Contains(builds, e.Name()) {
+			err = errors.Join(err, removeIfThere(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // known lists every id that any driver or the state folder has something of, sorted.
@@ -159,43 +183,45 @@ func (m *Manager) spare(ctx context.Context, f *folder, r *Record) (reason strin
 	case r.State == Pausing && frozen != "" && frozen != r.Before:
 		r.Build, r.DiffLost = frozen, false
 		return "its pause was interrupted when it was frozen; it is paused now", m.finishPause(ctx, f, r)
-	case r.Kept && r.State == Pausing && m.goOn(ctx, r) == nil:
-		r.change(Running, "the pause was interrupted")
-		return "its pause was interrupted; it goes on", f.write(r)
-	case r.Kept && r.State == Running && m.runs(ctx, r):
-		return "kept; its machine runs", nil
+	case r.Kept && (r.State == Pausing || r.State == Running):
+		return m.goOn(ctx, f, r)
 	}
 	return "", nil
 }
 
-// goOn lets the record's machine go on that stands still.
-func (m *Manager) goOn(ctx context.Context, r *Record) error {
-	if r.Machine == nil {
-		return errs.ErrNotFound
+// goOn lets a sandbox go on whose owner died in a freeze, if its processes are there, and says so; "" when they are not.
+func (m *Manager) goOn(ctx context.Context, f *folder, r *Record) (reason string, err error) {
+	machine, err := m.processes(ctx, r)
+	if errors.Is(err, errs.ErrNotFound) {
+		return "", nil
 	}
-	machine, err := m.cfg.VMM.Recover(ctx, *r.Machine)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return errors.Join(machine.Resume(ctx), machine.Close())
+	if err := errors.Join(machine.Resume(ctx), machine.Close()); err != nil {
+		return "", err
+	}
+	if r.State == Running {
+		return "kept; its machine runs", nil
+	}
+	r.change(Running, "the pause was interrupted")
+	return "its pause was interrupted; it goes on", f.write(r)
 }
 
-// runs says whether the record's machine is there.
-func (m *Manager) runs(ctx context.Context, r *Record) bool {
+// processes finds the record's machine, with its pager. ErrNotFound when one of them is gone: a machine whose pager has ended stands
+// still for ever.
+func (m *Manager) processes(ctx context.Context, r *Record) (vmm.Machine, error) {
 	if r.Machine == nil {
-		return false
+		return nil, fmt.Errorf("machine of %s: %w", r.ID, errs.ErrNotFound)
 	}
-	machine, err := m.cfg.VMM.Recover(ctx, *r.Machine)
-	if err != nil {
-		return false
+	if r.Pager != nil {
+		pager, err := m.cfg.Pagers.Recover(ctx, r.ID, *r.Pager)
+		if err != nil {
+			return nil, err
+		}
+		_ = pager.Close()
 	}
-	defer machine.Close()
-	select {
-	case <-machine.Done():
-		return false
-	default:
-		return true
-	}
+	return m.cfg.VMM.Recover(ctx, *r.Machine)
 }
 
 // List returns the records of all sandboxes, by id. A folder whose record can't be read is left out.
