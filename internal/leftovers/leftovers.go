@@ -73,8 +73,8 @@ func Find(ctx context.Context, stateDir string) ([]Object, error) {
 	return h.find(ctx)
 }
 
-// Left lists what of ours no living sandbox owns: Find without what belongs to a sandbox that a process works on or that was
-// kept, and, while there is one, without what serves all of them.
+// Left lists what of ours no living sandbox owns: Find without what belongs to a sandbox that a process works on, that was kept or
+// that is paused, and, while there is one, without what serves all of them.
 func Left(ctx context.Context, stateDir string) ([]Object, error) {
 	h, err := realHost(stateDir)
 	if err != nil {
@@ -112,7 +112,7 @@ func (h *host) find(ctx context.Context) ([]Object, error) {
 	}{
 		{"processes", h.processes}, {"cgroups", h.cgroups}, {"network namespaces", h.namespaces}, {"links", h.ourLinks},
 		{"nftables tables", h.ourTables}, {"device-mapper devices", h.dmDevices}, {"loop devices", h.loops}, {"mounts", h.mounts},
-		{"files", h.files},
+		{"files", h.files}, {"builds", h.builds},
 	} {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -141,12 +141,20 @@ func (h *host) left(ctx context.Context) ([]Object, error) {
 	return slices.DeleteFunc(all, func(o Object) bool { return living[o.Owner] || o.Owner == "" && len(living) > 0 && shared(o) }), nil
 }
 
-// shared says whether the object is one that serves all sandboxes.
+// shared says whether the object is one that serves all sandboxes, or one that living ones are done with and the next removal takes
+// along.
 func shared(o Object) bool {
-	return o.Kind == "nft table" || o.Kind == "loop" || o.Kind == "cgroup" || o.Kind == "file" && filepath.Base(filepath.Dir(o.Name)) == loopDir
+	switch o.Kind {
+	case "nft table", "loop", "cgroup":
+		return true
+	case "file":
+		dir := filepath.Base(filepath.Dir(o.Name))
+		return dir == loopDir || dir == workingSetDir || dir == buildDir && strings.HasPrefix(filepath.Base(o.Name), buildPrefix)
+	}
+	return false
 }
 
-// living is the sandboxes that a process holds or that were kept.
+// living is the sandboxes that a process holds, that were kept, or that are paused.
 func (h *host) living() (map[string]bool, error) {
 	locked, err := h.locks()
 	if err != nil {
@@ -163,16 +171,15 @@ func (h *host) living() (map[string]bool, error) {
 			continue
 		}
 		dir := filepath.Join(h.state, sandboxDir, e)
-		var st unix.Stat_t
-		if unix.Stat(filepath.Join(dir, lockFile), &st) == nil && locked[inode(st.Dev, st.Ino)] || kept(dir) {
+		if isLocked(locked, filepath.Join(dir, lockFile)) || stays(dir) {
 			living[owner] = true
 		}
 	}
 	return living, nil
 }
 
-// kept says whether a sandbox was made to outlive its process.
-func kept(dir string) bool {
+// stays says whether a sandbox was made to outlive its process, or is frozen.
+func stays(dir string) bool {
 	b, err := readFile(filepath.Join(dir, recordFile))
 	if err != nil {
 		return false
@@ -181,7 +188,7 @@ func kept(dir string) bool {
 		Kept  bool   `json:"kept"`
 		State string `json:"state"`
 	}
-	return json.Unmarshal(b, &record) == nil && record.Kept && record.State == "running"
+	return json.Unmarshal(b, &record) == nil && (record.Kept && record.State == "running" || record.State == "paused")
 }
 
 // inode names a file as /proc/locks does.

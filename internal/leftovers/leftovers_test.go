@@ -144,8 +144,62 @@ func TestWhatWasKeptIsNotLeft(t *testing.T) {
 	record := filepath.Join(w.state, sandboxDir, owner, recordFile)
 	w.file(record, `{"kept":true,"state":"starting"}`)
 	w.want(w.leftOver, furnished(owner)...)
-	w.file(record, `{"kept":true,"state":"running"}`)
-	w.want(w.leftOver)
+	w.file(record, `{"kept":false,"state":"running"}`)
+	w.want(w.leftOver, furnished(owner)...)
+	for _, stays := range []string{`{"kept":true,"state":"running"}`, `{"kept":false,"state":"paused"}`} {
+		w.file(record, stays)
+		w.want(w.leftOver)
+	}
+}
+
+// builds puts builds on the host: a template's, with one that it needs, one that nobody needs, and what an interrupted freeze leaves.
+func (w world) builds(owner string) {
+	root := filepath.Join(w.state, buildDir)
+	w.file(filepath.Join(root, "bd-a", manifestFile), `{"build":"bd-a","needs":[{"build":"bd-b","manifest":"00"}]}`+"\n{}\n")
+	for _, build := range []string{"bd-b", "bd-c"} {
+		w.file(filepath.Join(root, build, manifestFile), `{}`)
+	}
+	w.file(filepath.Join(root, refDir, "template", "tp-x"), "bd-a\n")
+	w.file(filepath.Join(root, refDir, "template", ".new-tp-y"), "bd-c\n")
+	w.file(filepath.Join(root, refDir, "sandbox", owner), "bd-a\n")
+	w.file(filepath.Join(root, refDir, "fork", owner), "bd-a\n")
+	w.dir(filepath.Join(root, ".new-bd-d"))
+	w.dir(filepath.Join(root, ".gone-bd-e"))
+	w.file(filepath.Join(w.state, workingSetDir, "bd-a"), "")
+	w.file(filepath.Join(w.state, workingSetDir, "bd-e"), "")
+}
+
+func TestBuilds(t *testing.T) {
+	w, owner := newWorld(t), id.New()
+	w.builds(owner)
+	unfinished := []string{"file STATE/builds/.gone-bd-e", "file STATE/builds/.new-bd-d", "file STATE/builds/refs/template/.new-tp-y"}
+	unneeded := []string{"file STATE/builds/bd-c", "file STATE/working-sets/bd-e"}
+	owned := []string{"file STATE/builds/refs/fork/" + owner + " of " + owner, "file STATE/builds/refs/sandbox/" + owner + " of " + owner}
+	w.want(w.leftOver, slices.Concat(unfinished, unneeded, owned)...)
+	w.file(filepath.Join(w.state, sandboxDir, owner, recordFile), `{"state":"paused"}`)
+	w.want(w.leftOver, unfinished...)
+	// A build that is being made is not left behind.
+	info, err := os.Stat(filepath.Join(w.state, buildDir, ".new-bd-d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.file(filepath.Join(w.proc, "locks"), fmt.Sprintf("1: FLOCK  ADVISORY  WRITE 700 %s 0 EOF\n", inode(deviceAndInode(info))))
+	w.want(w.leftOver, slices.Delete(unfinished, 1, 2)...)
+}
+
+// TestNobodyKnowsWhatABrokenReferenceNeeds: then no build is said to be left.
+func TestNobodyKnowsWhatABrokenReferenceNeeds(t *testing.T) {
+	w := newWorld(t)
+	root := filepath.Join(w.state, buildDir)
+	w.file(filepath.Join(root, "bd-a", manifestFile), "{}")
+	w.want(w.all, "file STATE/builds/bd-a")
+	for _, text := range []string{"", "bd-b", "bd-../x", "../bd-a"} {
+		w.file(filepath.Join(root, refDir, "snapshot", "broken"), text)
+		w.want(w.all)
+	}
+	w.file(filepath.Join(root, "bd-b", manifestFile), "{")
+	w.file(filepath.Join(root, refDir, "snapshot", "broken"), "bd-b\n")
+	w.want(w.all)
 }
 
 func TestAProcessIsKnownByItsRoot(t *testing.T) {
