@@ -90,20 +90,31 @@ func (s *Sandbox) watch() {
 		}
 		select {
 		case <-s.left:
+		case <-machine.Done(): // it went first, and its pager with it
 		default:
+			close(s.pagerLost)
 			_ = cleanup.Do(context.Background(), machine.Kill)
-			s.lost(pagerDied(pager.LastWords()))
+			s.lost()
 		}
 	}()
 }
 
 // lost puts on record that the sandbox has failed, unless an operation has ended it meanwhile.
-func (s *Sandbox) lost(why error) {
+func (s *Sandbox) lost() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tellEnd()
+}
+
+// tellEnd puts on record that a sandbox that was running has ended, if it has.
+// Preconditions: s.mu is held.
+func (s *Sandbox) tellEnd() {
 	if s.folder == nil || s.record.State != Running {
 		return
 	}
-	s.record.change(Failed, why.Error())
-	_ = s.folder.write(s.record)
+	select {
+	case <-s.Machine.Done():
+		_ = s.ended(s.Died())
+	default:
+	}
 }

@@ -126,6 +126,8 @@ type Sandbox struct {
 	pager   Pager         // nil for a machine that booted
 	left    chan struct{} // closed when the sandbox was given up, paused or destroyed
 	leave   sync.Once
+	// pagerLost is closed before the machine is ended because its pager has.
+	pagerLost chan struct{}
 
 	mu     sync.Mutex // held by the operation that changes the sandbox
 	folder *folder    // nil once the sandbox was given up, paused or destroyed
@@ -134,7 +136,8 @@ type Sandbox struct {
 
 // newSandbox is a sandbox in this process' hands.
 func (m *Manager) newSandbox(f *folder, r *Record, token string) *Sandbox {
-	return &Sandbox{ID: r.ID, Token: token, manager: m, folder: f, record: r, left: make(chan struct{})}
+	return &Sandbox{ID: r.ID, Token: token, manager: m, folder: f, record: r,
+		left: make(chan struct{}), pagerLost: make(chan struct{})}
 }
 
 // Dial connects to a TCP port of the guest.
@@ -171,6 +174,7 @@ func (s *Sandbox) Destroy(ctx context.Context, reason string) error {
 func (s *Sandbox) Leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tellEnd()
 	s.close()
 	if s.folder != nil {
 		s.folder.release()
@@ -189,14 +193,10 @@ func (s *Sandbox) close() {
 
 // Died says why the machine ended, with the end of its log and console. Valid once Machine.Done is closed.
 func (s *Sandbox) Died() error {
-	if s.pager != nil {
-		select {
-		case <-s.pager.Done():
-			if words := s.pager.LastWords(); words != "" {
-				return withConsole(pagerDied(words), s.Machine)
-			}
-		default:
-		}
+	select {
+	case <-s.pagerLost:
+		return withConsole(pagerDied(s.pager.LastWords()), s.Machine)
+	default:
+		return withConsole(died(s.Machine), s.Machine)
 	}
-	return withConsole(died(s.Machine), s.Machine)
 }

@@ -271,6 +271,9 @@ func (s *start) whileBothLive(ctx context.Context, machine vmm.Machine, cancel c
 
 // pagerDied says why a machine without its pager is lost.
 func pagerDied(words string) error {
+	if words == "" {
+		words = "it was killed, or said nothing"
+	}
 	return fmt.Errorf("its page-fault server ended: %s: %w", words, errs.ErrUnavailable)
 }
 

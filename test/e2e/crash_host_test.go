@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,11 +12,12 @@ import (
 	"wrenn.dev/wrenn/internal/disk/devmapper"
 	"wrenn.dev/wrenn/internal/failpoint"
 	"wrenn.dev/wrenn/internal/network/linux"
+	"wrenn.dev/wrenn/internal/pager/process"
 	"wrenn.dev/wrenn/internal/sandbox"
 	"wrenn.dev/wrenn/internal/vmm/firecracker"
 )
 
-// allFailpoints are the steps of a run at which a test can stop it.
+// allFailpoints are the steps of a run that boots at which a test can stop it.
 func allFailpoints() []string {
 	return slices.Concat(sandbox.Failpoints(), linux.Failpoints(), devmapper.Failpoints(), firecracker.Failpoints())
 }
@@ -28,13 +31,46 @@ func TestKillAtEveryStep(t *testing.T) {
 	for _, point := range points {
 		t.Run(point, func(t *testing.T) {
 			nothingLeft(t)
-			r := finish(t, command(t, []string{failpoint.Env + "=" + point + "=kill"}, "run", "--disk", "3G", "--", "true"))
+			r := finish(t, command(t, []string{failpoint.Env + "=" + point + "=kill"}, "run", "--cold", "--disk", "3G", "--", "true"))
 			if r.code != -1 {
 				t.Fatalf("the run was not killed at %s: exit code %d\n%s", point, r.code, r.errOut)
 			}
 			wrenn(t, "host", "sweep").want(t, 0)
 		})
 	}
+}
+
+// TestKillAtEveryStepOfAWarmStart does the same to a run that begins from the template's warm build.
+func TestKillAtEveryStepOfAWarmStart(t *testing.T) {
+	wrenn(t, "run", "--", "true").want(t, 0) // makes the build
+	points := slices.Concat(sandbox.Failpoints(), firecracker.LoadFailpoints(), process.Failpoints(), devmapper.RestoreFailpoints())
+	for _, point := range points {
+		t.Run(point, func(t *testing.T) {
+			nothingLeft(t)
+			dies(t, point, "run", "--", "true")
+			wrenn(t, "host", "sweep").want(t, 0)
+		})
+	}
+}
+
+// TestKillWhileATemplateIsMadeWarm does it at the steps of the freeze of a warm build: the next run makes one.
+func TestKillWhileATemplateIsMadeWarm(t *testing.T) {
+	for _, point := range append(sandbox.FreezeFailpoints(), "snapshot.staged", "snapshot.placed", "snapshot.ref") {
+		t.Run(point, func(t *testing.T) {
+			for _, name := range refsIn(t, "template") {
+				if err := os.Remove(filepath.Join(stateDir(), "builds", "refs", "template", name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wrenn(t, "host", "sweep").want(t, 0)
+			nothingLeft(t)
+			dies(t, point, "run", "--", "true")
+			wrenn(t, "host", "sweep").want(t, 0)
+			noHalves(t)
+		})
+	}
+	nothingLeft(t)
+	wrenn(t, "run", "--", "true").want(t, 0)
 }
 
 // TestFailureAtEveryStep makes each step fail instead: the run itself leaves nothing, and says what failed.
@@ -45,7 +81,7 @@ func TestFailureAtEveryStep(t *testing.T) {
 		}
 		t.Run(point, func(t *testing.T) {
 			nothingLeft(t)
-			r := finish(t, command(t, []string{failpoint.Env + "=" + point + "=error"}, "run", "--disk", "3G", "--", "true")).want(t, 125)
+			r := finish(t, command(t, []string{failpoint.Env + "=" + point + "=error"}, "run", "--cold", "--disk", "3G", "--", "true")).want(t, 125)
 			if !strings.Contains(r.errOut, point) {
 				t.Errorf("the error does not name %s: %q", point, r.errOut)
 			}

@@ -51,22 +51,6 @@ func dies(t *testing.T, point string, args ...string) {
 	}
 }
 
-// state is what the box's record says.
-func (b *box) state() sandbox.State {
-	b.t.Helper()
-	records, err := b.parts.Manager.List()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	for _, r := range records {
-		if r.ID == b.id {
-			return r.State
-		}
-	}
-	b.t.Fatalf("%s is lost", b.id)
-	return ""
-}
-
 // whole fails the test unless what the box holds is right: what it held, and at least the count.
 func (b *box) whole(t *testing.T, kept string, count *int) {
 	t.Helper()
@@ -95,7 +79,7 @@ func noHalves(t *testing.T) {
 // holds, or is paused and can be resumed. Then a pause works.
 func TestAPauseThatFailsOrDies(t *testing.T) {
 	nothingLeft(t)
-	b := keptHolder(t)
+	b := keptHolder(t, "--cold", "--memory", "192M") // a freeze after one that failed compares all of the memory
 	points := freezePoints()
 	if len(points) < 15 {
 		t.Fatalf("%d failpoints: the test does not see them", len(points))
@@ -146,7 +130,7 @@ func sweeps(t *testing.T, b *box, states ...sandbox.State) {
 // TestASnapshotThatDies has 'wrenn snapshot create' and 'wrenn fork' killed when the machine stands still: it goes on.
 func TestASnapshotThatDies(t *testing.T) {
 	nothingLeft(t)
-	b := keptHolder(t)
+	b := keptHolder(t, "--cold", "--memory", "192M")
 	count := 0
 	for _, point := range []string{"sandbox.still", "snapshot.placed", "sandbox.committed"} {
 		t.Run(point, func(t *testing.T) {

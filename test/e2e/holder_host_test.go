@@ -73,7 +73,7 @@ while True:
         print(count, flush=True)
     except OSError:
         pass
-    time.sleep(0.1)
+    time.sleep(0.25)
 `
 
 // holderPort is where it listens.
@@ -131,8 +131,14 @@ var base = sandbox.Spec{Template: "base", Keep: true}
 // keptHolder has the binary make a sandbox that stays, with a holder in it.
 func keptHolder(t *testing.T, args ...string) *box {
 	t.Helper()
+	return keptProgram(t, holder, args...)
+}
+
+// keptProgram has the binary make a sandbox that stays, with a program in it that is ready when it prints a line, which is 1.
+func keptProgram(t *testing.T, program string, args ...string) *box {
+	t.Helper()
 	const start = `python3 -c "$0" >/tmp/out 2>&1 </dev/null & while ! [ -s /tmp/out ]; do sleep 0.05; done; cat /tmp/out`
-	r := wrenn(t, append(append([]string{"run", "--keep"}, args...), "--", "sh", "-c", start, holder)...).want(t, 0)
+	r := wrenn(t, append(append([]string{"run", "--keep"}, args...), "--", "sh", "-c", start, program)...).want(t, 0)
 	b := &box{t: t, parts: here(t), id: idPattern.FindString(r.errOut)}
 	t.Cleanup(b.remove)
 	if b.id == "" || !strings.HasPrefix(r.out, "1\n") {

@@ -89,9 +89,12 @@ func (j *Jail) socket(path, name string) error {
 
 // Lend gives the running process a new file to write to: it appears in the jail as name and belongs to the process until Return.
 // The owner is changed by the open file, before the process can reach it: whatever the process does with names in its root,
-// no other file becomes its own.
+// no other file becomes its own. What has the name already, such as a file that a dead process of ours has lent, loses it.
 func (j *Jail) Lend(f *os.File, name string, uid, gid int) error {
 	if err := errors.Join(f.Chmod(0o600), f.Chown(uid, gid)); err != nil {
+		return fmt.Errorf("lend %s: %w", f.Name(), err)
+	}
+	if err := unix.Unlinkat(int(j.root.Fd()), name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("lend %s: %w", f.Name(), err)
 	}
 	return j.link(f, name)
