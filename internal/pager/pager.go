@@ -133,6 +133,10 @@ func Run(ctx context.Context, c Config) (err error) {
 	return lifetime(ctx, c, stats)
 }
 
+// Environment is what the process of a pager is to be started with. It keeps Go's runtime from a huge page for a heap of some hundred
+// KiB, most of which would be memory for nothing, and has to be known before the program's first line runs.
+const Environment = "GODEBUG=disablethp=1"
+
 // stayTiny trades processor time for memory: there is next to nothing to collect while serving, and two threads are enough for the
 // one goroutine that serves and the one that takes commands.
 func stayTiny() {

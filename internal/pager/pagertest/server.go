@@ -71,6 +71,7 @@ func StartServer(spec Spec) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	cmd.Env = append(cmd.Env, pager.Environment)
 	data, err := json.Marshal(spec)
 	if err != nil {
 		return nil, err

@@ -13,15 +13,12 @@ import (
 
 	"wrenn.dev/wrenn/internal/cgroup"
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/pager"
 	"wrenn.dev/wrenn/internal/proc"
 )
 
 // readyFD is the descriptor on which a pager says that it is ready, by one byte.
 const readyFD = 3
-
-// noHugePages keeps Go's runtime from a huge page for a heap of some hundred KiB: of 2 MiB, most would be memory for nothing. It has
-// to know before its first line runs.
-const noHugePages = "GODEBUG=disablethp=1"
 
 // args are what Main reads.
 func (s Starter) args(spec Spec) []string {
@@ -57,7 +54,7 @@ func (s Starter) launch(ctx context.Context, spec Spec, group *cgroup.Group) (*P
 	defer ready.Close()
 	fd := -1
 	cmd := exec.Command(s.Command[0], s.args(spec)...)
-	cmd.Dir, cmd.Env, cmd.Stderr, cmd.ExtraFiles = "/", []string{noHugePages}, words, []*os.File{said}
+	cmd.Dir, cmd.Env, cmd.Stderr, cmd.ExtraFiles = "/", []string{pager.Environment}, words, []*os.File{said}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(dir.Fd()), PidFD: &fd}
 	err = cmd.Start()
 	_ = said.Close()
