@@ -3,6 +3,7 @@ package envd
 import (
 	"context"
 	"errors"
+	"io/fs"
 
 	"connectrpc.com/connect"
 
@@ -34,6 +35,7 @@ func code(err error) connect.Code {
 		{errs.ErrUnavailable, connect.CodeUnavailable},
 		{errs.ErrUnauthenticated, connect.CodeUnauthenticated},
 		{errs.ErrCorrupt, connect.CodeDataLoss},
+		{fs.ErrPermission, connect.CodePermissionDenied}, // what a user of the guest may not do, not the caller
 		{context.DeadlineExceeded, connect.CodeDeadlineExceeded},
 		{context.Canceled, connect.CodeCanceled},
 	} {

@@ -5,8 +5,10 @@
 //	POST /wake                open to everybody: see below
 //	POST /quiesce             see below
 //	POST /process.Process/…   proto/envd/process
+//	POST /filesystem.Filesystem/…   proto/envd/filesystem
+//	GET, POST, PUT /files     package files
 //
-// Everything but /health and /wake asks for the token, in the header X-Access-Token. It is the host's to give: until the host has
+// Everything but /health and /wake asks for the token, in the header X-Access-Token; /files takes a signature made with it as well. It is the host's to give: until the host has
 // given it every call fails with unavailable. No process of the guest gets it, and envd can't be traced or dumped by anybody but the
 // guest's root.
 //
@@ -43,9 +45,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wrenn.dev/wrenn/internal/guest/clone"
+	"wrenn.dev/wrenn/internal/guest/envd/files"
+	"wrenn.dev/wrenn/internal/guest/envd/filesystem"
 	"wrenn.dev/wrenn/internal/guest/envd/process"
 	"wrenn.dev/wrenn/internal/guest/envd/user"
 	"wrenn.dev/wrenn/internal/guest/mmds"
+	"wrenn.dev/wrenn/proto/envd/filesystem/filesystempbconnect"
 	"wrenn.dev/wrenn/proto/envd/process/processpbconnect"
 )
 
@@ -79,25 +84,36 @@ type Server struct {
 	conns   *conns
 	waker   *waker
 	manager *process.Manager
+	files   *filesystem.Manager
 	handler http.Handler
 }
 
 // New returns a server that knows no token yet.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, gate: newGate(), conns: newConns(), manager: process.NewManager(cfg.Limits)}
+	s := &Server{gate: newGate(), conns: newConns(), manager: process.NewManager(cfg.Limits),
+		files: filesystem.NewManager(cfg.Users, filesystem.DefaultLimits())}
+	signed := &signatures{Source: cfg.Source, gate: s.gate}
+	cfg.Source = signed
+	s.cfg = cfg
 	s.waker = newWaker(cfg, s.gate, s.conns)
 	rpcs := http.NewServeMux()
 	// Without compression: what a small message unpacks to is not known before, and the network is inside one machine.
 	rpcs.Handle(processpbconnect.NewProcessHandler(
 		&service{manager: s.manager, users: cfg.Users, base: s.waker.base, hold: s.gate.hold},
 		connect.WithReadMaxBytes(maxMessage), connect.WithCompression("gzip", nil, nil)))
-	rpcs.HandleFunc("POST /quiesce", s.waker.quiesce)
+	rpcs.Handle(filesystempbconnect.NewFilesystemHandler(&filesService{files: s.files, users: cfg.Users},
+		connect.WithReadMaxBytes(maxFilesMessage), connect.WithCompression("gzip", nil, nil)))
+	rpcs.HandleFunc("POST /quiesce", signed.quiesced(s.waker.quiesce))
 	rpcs.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("there is no %.200q", r.URL.Path))
 	})
 	all := http.NewServeMux()
 	all.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	all.HandleFunc("POST /wake", s.waker.serve)
+	content := signed.serve(files.New(cfg.Users, files.DefaultLimits()))
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut} {
+		all.Handle(method+" /files", content)
+	}
 	all.Handle("/", s.gate.guard(rpcs))
 	s.handler = all
 	return s
@@ -124,6 +140,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	cancel()
 	s.waker.stop()
 	s.manager.Close()
+	s.files.Close()
 	end, stop := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 	defer stop()
 	if h.Shutdown(end) != nil {
