@@ -171,14 +171,16 @@ func receive(ctx context.Context, dog *watchdog, body io.Reader, w io.Writer, wa
 
 // Upload stores what r has as a file, whole or not at all; it belongs to the user. Folders that are missing are made, and a file that is
 // there is replaced. mode is its nine permission bits; nil leaves those of the file that is replaced, or 0644. An error of r is returned
-// as it is. Upload does not wait for a Read that is under way when the guest has refused the file.
+// as it is. Upload does not wait for a Read that is under way when it ends before its reader.
 //
 // When the guest's answer is lost, nobody knows whether the file was stored.
 func (f *Files) Upload(ctx context.Context, path string, r io.Reader, mode *fs.FileMode) error {
 	ctx, dog := newWatchdog(ctx)
 	defer dog.stop()
-	body := &source{r: r, dog: dog}
-	defer body.Close()
+	if err := f.check(path); err != nil {
+		return err
+	}
+	body := newSource(ctx, r, dog)
 	req, err := f.content(ctx, http.MethodPost, path, mode, body)
 	if err != nil {
 		return err

@@ -1,53 +1,52 @@
 package client
 
 import (
+	"context"
 	"io"
 	"sync"
 )
 
-// source is what is uploaded. The transport reads it, and may do so still when the answer is there already.
+// source gives the transport what a caller's reader has. The reader is read by a goroutine of its own, because the transport waits for
+// a read that is under way, and a reader may never come back.
 type source struct {
-	r   io.Reader
-	dog *watchdog
+	*io.PipeReader
+	in *io.PipeWriter
 
-	mu     sync.Mutex
-	closed bool  // the upload is over
-	err    error // of r
+	mu  sync.Mutex
+	err error // of the reader
 }
 
-// Read implements io.Reader.
-func (s *source) Read(p []byte) (int, error) {
-	if !s.begin() {
-		return 0, io.ErrClosedPipe
-	}
-	n, err := s.r.Read(p)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err == nil {
-		s.err = err
-	}
-	if !s.closed {
-		s.dog.timer.Reset(silence)
-	}
-	return n, err
+// newSource begins to read. When ctx ends nothing more is given, and what a read that is under way returns is lost.
+func newSource(ctx context.Context, r io.Reader, dog *watchdog) *source {
+	s := &source{}
+	s.PipeReader, s.in = io.Pipe()
+	context.AfterFunc(ctx, func() { _ = s.in.CloseWithError(context.Cause(ctx)) })
+	go s.pump(ctx, r, dog)
+	return s
 }
 
-// begin stops the watchdog: the caller's reader may take its time.
-func (s *source) begin() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.dog.timer.Stop()
+func (s *source) pump(ctx context.Context, r io.Reader, dog *watchdog) {
+	buf := make([]byte, copyBytes)
+	for ctx.Err() == nil {
+		dog.timer.Stop() // the caller's reader may take its time
+		n, err := r.Read(buf)
+		if ctx.Err() != nil {
+			return
+		}
+		dog.timer.Reset(silence)
+		if n > 0 {
+			if _, err := s.in.Write(buf[:n]); err != nil {
+				return // nobody wants more
+			}
+		}
+		if err != nil {
+			s.mu.Lock()
+			s.err = err
+			s.mu.Unlock()
+			_ = s.in.CloseWithError(err) // EOF is the end
+			return
+		}
 	}
-	return !s.closed
-}
-
-// Close ends the upload: nothing more is read.
-func (s *source) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	return nil
 }
 
 // ended says whether all was read.

@@ -63,29 +63,32 @@ func (s *signatures) quiesced(next http.HandlerFunc) http.HandlerFunc {
 
 // serve lets a request through to the files if it shows the token, or a signature in its place.
 func (s *signatures) serve(h *files.Handler) http.Handler {
-	byToken := s.gate.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q, err := files.ParseQuery(r.URL)
-		if err != nil {
-			files.WriteError(w, err)
-			return
-		}
-		h.Serve(w, r, q, false)
-	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q, err := files.ParseQuery(r.URL)
-		if _, shown := r.Header[headerToken]; shown || err != nil || q.Signature == "" {
-			byToken.ServeHTTP(w, r)
-			return
+		_, shown := r.Header[headerToken]
+		signed := err == nil && !shown && q.Signature != ""
+		var count uint64
+		var refused error
+		if signed {
+			count, refused = s.check(q, operation(r.Method))
+		} else {
+			count, refused = s.gate.check(r.Header)
 		}
-		op := files.Write
-		if r.Method == http.MethodGet || r.Method == http.MethodHead {
-			op = files.Read
+		if refused != nil { // who may not ask learns nothing of what is wrong with the query
+			err = refused
 		}
-		count, err := s.check(q, op)
 		if err != nil {
 			files.WriteError(w, err)
 			return
 		}
-		h.Serve(w, r.WithContext(context.WithValue(r.Context(), admission{}, count)), q, true)
+		h.Serve(w, r.WithContext(context.WithValue(r.Context(), admission{}, count)), q, signed)
 	})
+}
+
+// operation is what a method does to a file.
+func operation(method string) files.Operation {
+	if method == http.MethodGet || method == http.MethodHead {
+		return files.Read
+	}
+	return files.Write
 }
