@@ -244,3 +244,80 @@ func FuzzDownload(f *testing.F) {
 		}
 	})
 }
+
+// TestListsThatCantBe are refused as a whole.
+func TestListsThatCantBe(t *testing.T) {
+	list := func(n int, name string) string {
+		pb := &filesystempb.ListDirResponse{}
+		for range n {
+			pb.Entries = append(pb.Entries, &filesystempb.EntryInfo{Name: name, Path: "/" + name})
+		}
+		return unary(pb)
+	}
+	for name, c := range map[string]struct {
+		answer string
+		want   int
+		kind   error
+	}{
+		"none": {list(0, "a"), 0, nil}, "many": {list(maxEntries, "a"), maxEntries, nil},
+		"too many": {list(maxEntries+1, "a"), 0, errs.ErrUnavailable}, "a way out": {list(2, ".."), 0, errs.ErrUnavailable},
+	} {
+		bubble(t, answering(c.answer), func(t *testing.T, client *Client) {
+			got, err := client.Files("").List(t.Context(), "/", 1)
+			if is(t, name, err, c.kind); len(got) != c.want {
+				t.Errorf("%s: got %d entries", name, len(got))
+			}
+		})
+	}
+}
+
+// TestWatchesThatCantBe end with an error that is safe to print.
+func TestWatchesThatCantBe(t *testing.T) {
+	message := func(m *filesystempb.WatchDirResponse) string {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			panic(err)
+		}
+		return envelope(0, string(b))
+	}
+	event := func(name string, typ filesystempb.EventType) string {
+		return message(&filesystempb.WatchDirResponse{Event: &filesystempb.WatchDirResponse_Filesystem{
+			Filesystem: &filesystempb.FilesystemEvent{Name: name, Type: typ}}})
+	}
+	start := message(&filesystempb.WatchDirResponse{Event: &filesystempb.WatchDirResponse_Start{Start: &filesystempb.WatchDirResponse_StartEvent{}}})
+	alive := message(&filesystempb.WatchDirResponse{Event: &filesystempb.WatchDirResponse_Keepalive{Keepalive: &filesystempb.WatchDirResponse_KeepAlive{}}})
+	created := filesystempb.EventType_EVENT_TYPE_CREATE
+	for name, c := range map[string]struct {
+		says string
+		want int
+		kind error
+	}{
+		"no start":         {event("a", created), 0, errs.ErrUnavailable},
+		"an end at once":   {over, 0, errs.ErrUnavailable},
+		"no reason":        {start + alive + event("a", created) + over, 1, errs.ErrUnavailable},
+		"cut off":          {start + event("a", created), 1, errs.ErrUnavailable},
+		"two starts":       {start + start, 0, errs.ErrUnavailable},
+		"no name":          {start + event("", created), 0, errs.ErrUnavailable},
+		"an absolute name": {start + event("/etc", created), 0, errs.ErrUnavailable},
+		"an unknown event": {start + event("a", 99), 0, errs.ErrUnavailable},
+		"gone":             {start + envelope(2, `{"error":{"code":"not_found","message":"\u001b[2J"}}`), 0, errs.ErrNotFound},
+		"lost":             {start + envelope(2, `{"error":{"code":"resource_exhausted"}}`), 0, errs.ErrResourceExhausted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, answering(streaming, c.says), func(t *testing.T, client *Client) {
+				w, err := client.Files("").Watch(t.Context(), "/", true)
+				n := 0
+				if err == nil {
+					for _, e := range w.Events() {
+						if err = e; err == nil {
+							n++
+						}
+					}
+				}
+				if is(t, name, err, c.kind); n != c.want {
+					t.Errorf("%d events", n)
+				}
+			})
+		})
+	}
+}

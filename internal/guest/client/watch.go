@@ -140,6 +140,7 @@ func change(m *filesystempb.WatchDirResponse) (e Event, some bool, err error) {
 	return Event{Name: cleanPath(name), Change: what}, true, nil
 }
 
+// String is the change in one word.
 func (c Change) String() string {
 	if c < Created || c > Chmodded {
 		return fmt.Sprintf("change %d", int(c))

@@ -1,13 +1,11 @@
 package envd
 
 import (
-	"bytes"
 	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -16,9 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"wrenn.dev/wrenn/internal/guest/clone"
-	"wrenn.dev/wrenn/internal/guest/envd/files"
-	"wrenn.dev/wrenn/internal/guest/envd/process"
 	"wrenn.dev/wrenn/internal/guest/envd/user"
 )
 
@@ -286,196 +281,4 @@ func TestDownloads(t *testing.T) {
 	if status, _, _ := askFiles(t, base, http.MethodDelete, filesQuery("path", "f"), "", nil); status != 404 {
 		t.Errorf("DELETE: got %d", status)
 	}
-}
-
-// form is a body with files, as the SDKs make it: a file's name may have folders.
-func form(files ...string) (contentType, body string) {
-	var b strings.Builder
-	for i := 0; i < len(files); i += 2 {
-		fmt.Fprintf(&b, "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"%s\"\r\nContent-Type: application/octet-stream\r\n\r\n%s\r\n", files[i], files[i+1])
-	}
-	return "multipart/form-data; boundary=XX", b.String() + "--XX--\r\n"
-}
-
-func packed(text string) string {
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	if _, err := z.Write([]byte(text)); err != nil {
-		panic(err)
-	}
-	if err := z.Close(); err != nil {
-		panic(err)
-	}
-	return b.String()
-}
-
-// TestUploads is what POST /files takes and answers.
-func TestUploads(t *testing.T) {
-	base, home, _ := serveFiles(t)
-	kind, two := form("a.txt", "A", "sub/b.txt", "B")
-	_, single := form("x/ignored.txt", "one")
-	_, same := form("s.txt", "1", "./s.txt", "2")
-	_, other := form("o.txt", "x")
-	raw := map[string]string{"Content-Type": octets}
-	with := func(more ...string) map[string]string {
-		m := map[string]string{"Content-Type": octets}
-		for i := 0; i < len(more); i += 2 {
-			m[more[i]] = more[i+1]
-		}
-		return m
-	}
-	isForm := map[string]string{"Content-Type": kind}
-	for name, c := range map[string]struct {
-		query  url.Values
-		body   string
-		header map[string]string
-		status int
-		answer string
-		file   string
-		want   string
-	}{
-		"raw":               {filesQuery("path", "r/f"), "text", raw, 200, `[{"name":"f","path":"` + home + `/r/f","type":"file"}]`, "r/f", "text"},
-		"empty":             {filesQuery("path", "e"), "", raw, 200, `[{"name":"e",`, "e", ""},
-		"a mode":            {filesQuery("path", "m", "mode", "0700"), "text", raw, 200, `[{"name":"m",`, "m", "text"},
-		"packed":            {filesQuery("path", "p"), packed("text"), with("Content-Encoding", "gzip"), 200, `[{"name":"p",`, "p", "text"},
-		"a form":            {nil, two, isForm, 200, `[{"name":"a.txt","path":"` + home + `/a.txt","type":"file"},{"name":"b.txt","path":"` + home + `/sub/b.txt","type":"file"}]`, "sub/b.txt", "B"},
-		"a form and a path": {filesQuery("path", "q/one"), single, isForm, 200, `[{"name":"one","path":"` + home + `/q/one","type":"file"}]`, "q/one", "one"},
-		"a packed form":     {nil, packed(other), map[string]string{"Content-Type": kind, "Content-Encoding": "gzip"}, 200, `[{"name":"o.txt",`, "o.txt", "x"},
-		"the same twice":    {nil, same, isForm, 400, `{"code":400,"message":"you cannot upload multiple files to the same path`, "s.txt", "1"},
-		"no path":           {nil, "text", raw, 400, `{"code":400,"message":"path query parameter is required`, "", ""},
-		"an empty path":     {filesQuery("path", ""), "text", raw, 400, `{"code":400,`, "", ""},
-		"a folder":          {filesQuery("path", "."), "text", raw, 400, `{"code":400,`, "", ""},
-		"a bad mode":        {filesQuery("path", "x", "mode", "4755"), "text", raw, 400, `{"code":400,"message":"mode '4755'`, "", ""},
-		"no type":           {filesQuery("path", "x"), "text", map[string]string{"Content-Type": ""}, 400, `{"code":400,"message":"unsupported content type`, "", ""},
-		"another type":      {filesQuery("path", "x"), "text", map[string]string{"Content-Type": "text/plain"}, 400, `{"code":400,`, "", ""},
-		"no boundary":       {filesQuery("path", "x"), "text", map[string]string{"Content-Type": "multipart/form-data"}, 400, `{"code":400,`, "", ""},
-		"no form":           {filesQuery("path", "x"), "text", isForm, 400, `{"code":400,`, "", ""},
-		"an empty form":     {filesQuery("path", "x"), "--XX--\r\n", isForm, 400, `{"code":400,"message":"the form has no field 'file'"}`, "", ""},
-		"a form cut off":    {filesQuery("path", "cut"), strings.TrimSuffix(single, "\r\n--XX--\r\n"), isForm, 400, `{"code":400,`, "", ""},
-		"no gzip":           {filesQuery("path", "x"), "text", with("Content-Encoding", "gzip"), 400, `{"code":400,`, "", ""},
-		"gzip cut off":      {filesQuery("path", "cut"), packed(strings.Repeat("text", 1000))[:30], with("Content-Encoding", "gzip"), 400, `{"code":400,`, "", ""},
-		"another encoding":  {filesQuery("path", "x"), "text", with("Content-Encoding", "br"), 400, `{"code":400,`, "", ""},
-		"nobody":            {filesQuery("path", "x", "username", "nope"), "text", raw, 401, `{"code":401,"message":"invalid username: 'nope'"}`, "", ""},
-		"bad metadata":      {filesQuery("path", "x"), "text", with("X-Metadata-A", "\u00fc"), 400, `{"code":400,`, "", ""},
-		"no token":          {filesQuery("path", "x"), "text", with(headerToken, ""), 401, `{"code":401,`, "", ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			method := http.MethodPost
-			if name == "raw" {
-				method = http.MethodPut
-			}
-			status, head, body := askFiles(t, base, method, c.query, c.body, c.header)
-			if status != c.status || !strings.HasPrefix(body, c.answer) || head.Get("Content-Type") != "application/json" {
-				t.Errorf("got %d %s %v", status, body, head)
-			}
-			if c.file == "" {
-				return
-			}
-			if b, err := os.ReadFile(filepath.Join(home, c.file)); err != nil || string(b) != c.want {
-				t.Errorf("got %q, %v", b, err)
-			}
-		})
-	}
-	for _, name := range []string{"x", "cut"} {
-		if _, err := os.Stat(filepath.Join(home, name)); err == nil {
-			t.Errorf("%s is there", name)
-		}
-	}
-	list, err := os.ReadDir(home)
-	for _, e := range list {
-		if strings.HasPrefix(e.Name(), ".") || err != nil {
-			t.Errorf("left over: %s, %v", e.Name(), err)
-		}
-	}
-}
-
-// TestSigned: a signature opens one path, for one operation, by one user, until it expires.
-func TestSigned(t *testing.T) {
-	base, home, _ := serveFiles(t)
-	if err := os.WriteFile(filepath.Join(home, "f"), []byte("text"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	soon, past := time.Now().Add(time.Hour).Unix(), time.Now().Add(-time.Hour).Unix()
-	sign := func(op files.Operation, path, user string, exp *int64) string {
-		return files.Sign(token, op, path, user, exp)
-	}
-	text := func(n int64) string { return fmt.Sprint(n) }
-	kind, named := form("home.txt", "x")
-	_, elsewhere := form("/tmp/x.txt", "x")
-	for name, c := range map[string]struct {
-		method string
-		query  url.Values
-		status int
-	}{
-		"read":             {"GET", filesQuery("path", "f", "signature", sign(files.Read, "f", "", nil)), 200},
-		"HEAD":             {"HEAD", filesQuery("path", "f", "signature", sign(files.Read, "f", "", nil)), 200},
-		"as a user":        {"GET", filesQuery("path", "f", "username", "user", "signature", sign(files.Read, "f", "user", nil)), 200},
-		"in time":          {"GET", filesQuery("path", "f", "signature", sign(files.Read, "f", "", &soon), "signature_expiration", text(soon)), 200},
-		"late":             {"GET", filesQuery("path", "f", "signature", sign(files.Read, "f", "", &past), "signature_expiration", text(past)), 401},
-		"a longer time":    {"GET", filesQuery("path", "f", "signature", sign(files.Read, "f", "", &past), "signature_expiration", text(soon)), 401},
-		"no time":          {"GET", filesQuery("path", "f", "signature", sign(files.Read, "f", "", &past)), 401},
-		"another path":     {"GET", filesQuery("path", "./f", "signature", sign(files.Read, "f", "", nil)), 401},
-		"another user":     {"GET", filesQuery("path", "f", "username", "root", "signature", sign(files.Read, "f", "", nil)), 401},
-		"to write":         {"POST", filesQuery("path", "f", "signature", sign(files.Read, "f", "", nil)), 401},
-		"no signature":     {"GET", filesQuery("path", "f", "signature", ""), 401},
-		"another's token":  {"GET", filesQuery("path", "f", "signature", files.Sign("x", files.Read, "f", "", nil)), 401},
-		"cut off":          {"GET", filesQuery("path", "f", "signature", sign(files.Read, "f", "", nil)[:20]), 401},
-		"write":            {"POST", filesQuery("path", "w", "signature", sign(files.Write, "w", "", nil)), 200},
-		"write with PUT":   {"PUT", filesQuery("path", "w", "signature", sign(files.Write, "w", "", nil)), 200},
-		"write with mode":  {"POST", filesQuery("path", "w", "mode", "777", "signature", sign(files.Write, "w", "", nil)), 400},
-		"write to read":    {"GET", filesQuery("path", "f", "signature", sign(files.Write, "f", "", nil)), 401},
-		"twice a path":     {"GET", url.Values{"path": {"f", "/etc/passwd"}, "signature": {sign(files.Read, "f", "", nil)}}, 401},
-		"no number":        {"GET", filesQuery("path", "f", "signature", sign(files.Read, "f", "", nil), "signature_expiration", "soon"), 401},
-		"a colon in names": {"GET", filesQuery("path", "f", "username", "a:b", "signature", sign(files.Read, "f", "a:b", nil)), 401},
-	} {
-		t.Run(name, func(t *testing.T) {
-			status, _, body := askFiles(t, base, c.method, c.query, "new", map[string]string{headerToken: "", "Content-Type": octets})
-			if status != c.status {
-				t.Errorf("got %d %s, want %d", status, body, c.status)
-			}
-		})
-	}
-	noPath := filesQuery("signature", sign(files.Write, "", "", nil))
-	for body, want := range map[string]int{named: 200, elsewhere: 400} {
-		if status, _, answer := askFiles(t, base, "POST", noPath, body, map[string]string{headerToken: "", "Content-Type": kind}); status != want {
-			t.Errorf("no path: got %d %s, want %d", status, answer, want)
-		}
-	}
-	signed := filesQuery("path", "f", "signature", sign(files.Read, "f", "", nil))
-	if status, _, _ := askFiles(t, base, "GET", signed, "", map[string]string{headerToken: "wrong"}); status != 401 {
-		t.Errorf("a wrong token beside a signature: got %d", status)
-	}
-}
-
-// frozen is a machine that can be frozen.
-type frozen struct{}
-
-func (frozen) Freeze() error { return nil }
-
-func (frozen) Distinguish(context.Context, clone.Identity) (clone.Report, error) {
-	return clone.Report{}, nil
-}
-
-// TestSignaturesEndWithTheToken: a frozen envd takes none and has forgotten the token, and an awake one those of its own alone.
-func TestSignaturesEndWithTheToken(t *testing.T) {
-	s := New(Config{Source: identity(), Machine: frozen{}, Users: users(t), Limits: process.DefaultLimits(), Log: slog.New(slog.DiscardHandler)})
-	signed := s.cfg.Source.(*signatures)
-	q := files.Query{Path: "f", Signature: files.Sign(token, files.Read, "f", "", nil)}
-	if _, err := signed.check(q, files.Read); err == nil {
-		t.Error("before the token is known")
-	}
-	if _, err := s.waker.wake(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := signed.check(q, files.Read); err != nil {
-		t.Error(err)
-	}
-	s.gate.close()
-	if _, err := signed.check(q, files.Read); err == nil {
-		t.Error("while it is frozen")
-	}
-	if signed.settle(); signed.token != nil {
-		t.Error("the token is kept")
-	}
-	s.waker.stop()
 }

@@ -238,3 +238,33 @@ func TestMetadataHeaders(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingStaysOpen counts this process's files after transfers of all ends.
+func TestNothingStaysOpen(t *testing.T) {
+	h, dir := home(t)
+	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	open := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	raw := map[string]string{"Content-Type": "application/octet-stream"}
+	before := open()
+	for range 50 {
+		ask(h, http.MethodGet, "path=f", "", nil, false)
+		ask(h, http.MethodGet, "path=f", "", map[string]string{"Accept-Encoding": "gzip"}, false)
+		ask(h, http.MethodGet, "path=f", "", map[string]string{"Accept-Encoding": "identity;q=0, br"}, false)
+		ask(h, http.MethodGet, "path=.", "", nil, false)
+		ask(h, http.MethodGet, "path=/proc/version", "", nil, false)
+		ask(h, http.MethodPost, "path=g", "text", raw, false)
+		ask(h, http.MethodPost, "path=f/g", "text", raw, false)
+		ask(h, http.MethodPost, "path=.", "text", raw, false)
+	}
+	if after := open(); after > before {
+		t.Errorf("%d files are open, before %d", after, before)
+	}
+}

@@ -90,7 +90,6 @@ func TestRights(t *testing.T) {
 		"read":             {func() error { return open(u, secret) }, isPermission},
 		"read open":        {func() error { return open(u, at("open/file")) }, nil},
 		"read the group's": {func() error { return open(u, at("group/file")) }, nil},
-		"read passwords":   {func() error { return open(u, "/etc/shadow") }, isPermission},
 		"envd's memory":    {func() error { return open(u, "/proc/self/mem") }, isPermission},
 		"init's variables": {func() error { return open(u, "/proc/1/environ") }, isPermission},
 		"init's files":     {func() error { _, err := m.List(ctx, u, "/proc/1/fd", 1); return err }, isPermission},

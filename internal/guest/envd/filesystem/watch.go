@@ -246,6 +246,7 @@ func network(path string) (bool, error) {
 	return false, nil
 }
 
+// String is for logs and tests.
 func (o EventType) String() string {
 	if o < Created || o > Chmodded {
 		return fmt.Sprintf("event %d", int(o))
