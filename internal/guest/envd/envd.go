@@ -115,7 +115,7 @@ func New(cfg Config) *Server {
 		all.Handle(method+" /files", content)
 	}
 	all.Handle("/", s.gate.guard(rpcs))
-	s.handler = all
+	s.handler = cors(all)
 	return s
 }
 

@@ -105,3 +105,20 @@ func TestSignaturesEndWithTheToken(t *testing.T) {
 	}
 	s.waker.stop()
 }
+
+// TestPagesOfAnyOrigin may ask, and are told what they may send before they show a token.
+func TestPagesOfAnyOrigin(t *testing.T) {
+	base, _, _ := serveFiles(t)
+	status, head, _ := askFiles(t, base, "OPTIONS", nil, "", map[string]string{headerToken: "", "Origin": "https://x", "Access-Control-Request-Method": "POST"})
+	if status != 204 || head.Get("Access-Control-Allow-Origin") != "*" || head.Get("Access-Control-Allow-Headers") == "" {
+		t.Errorf("before: got %d %v", status, head)
+	}
+	status, head, _ = askFiles(t, base, "GET", filesQuery("path", "nope"), "", nil)
+	if status != 404 || head.Get("Access-Control-Allow-Origin") != "*" {
+		t.Errorf("an error: got %d %v", status, head)
+	}
+	status, _, _ = askFiles(t, base, "OPTIONS", nil, "", map[string]string{headerToken: ""})
+	if status != 401 {
+		t.Errorf("no page's question: got %d", status)
+	}
+}

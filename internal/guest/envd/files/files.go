@@ -82,6 +82,7 @@ func (h *Handler) serve(a *answer, r *http.Request, q Query, signed bool) error 
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return h.download(a, r, q, u)
 	}
+	a.expect()
 	up, err := h.newUpload(a, r, q, u, signed)
 	if err != nil {
 		return err
@@ -192,8 +193,9 @@ func (a *answer) Write(p []byte) (int, error) {
 	return a.ResponseWriter.Write(p)
 }
 
-// calm takes the deadlines away: the connection may be used again.
-func (a *answer) calm() {
-	_ = a.control.SetWriteDeadline(time.Time{})
-	_ = a.control.SetReadDeadline(time.Time{})
-}
+// expect sets until when the client must send more. That stays after the answer, because net/http then reads what is left of the body,
+// and ends where it waits for the next request.
+func (a *answer) expect() { _ = a.control.SetReadDeadline(time.Now().Add(a.stall)) } // what can't be set is not there: a test's recorder
+
+// calm takes the deadline of writing away, which nobody else does: the connection may be used again.
+func (a *answer) calm() { _ = a.control.SetWriteDeadline(time.Time{}) }

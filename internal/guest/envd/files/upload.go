@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"wrenn.dev/wrenn/internal/guest/envd/filesystem"
 	"wrenn.dev/wrenn/internal/guest/envd/user"
@@ -163,7 +162,7 @@ type body struct {
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
-	_ = b.answer.control.SetReadDeadline(time.Now().Add(b.answer.stall)) // what can't be set is not there: a recorder of a test
+	b.answer.expect()
 	return b.ReadCloser.Read(p)
 }
 
