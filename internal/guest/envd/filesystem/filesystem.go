@@ -22,7 +22,8 @@ import (
 type Limits struct {
 	// Operations is how many run at once; more wait.
 	Operations int
-	// Entries is how many one list may have, Bytes the size of their texts together, and Depth how deep it may go.
+	// Entries is how many one list may have, Bytes the size of their texts together, and Depth how many levels, each of which takes an
+	// open file while it is listed.
 	Entries, Bytes, Depth int
 	// Watchers is how many may watch at once, and Folders how many folders all of them together.
 	Watchers, Folders int
@@ -32,7 +33,7 @@ type Limits struct {
 
 // DefaultLimits are those of envd.
 func DefaultLimits() Limits {
-	return Limits{Operations: 32, Entries: 64 << 10, Bytes: 12 << 20, Depth: 1024,
+	return Limits{Operations: 32, Entries: 64 << 10, Bytes: 12 << 20, Depth: 100,
 		Watchers: 64, Folders: 16 << 10, Events: 16 << 10, EventBytes: 2 << 20}
 }
 

@@ -199,8 +199,13 @@ func TestList(t *testing.T) {
 		_, err := m.List(t.Context(), u, path, 1)
 		wants(t, path, err, kind)
 	}
-	_, err := m.List(t.Context(), u, "d", 1025)
-	wants(t, "too deep", err, errs.ErrInvalid)
+	mkdir(t, at(strings.Repeat("deep/", m.limits.Depth)))
+	_, err := m.List(t.Context(), u, "deep", uint32(m.limits.Depth))
+	wants(t, "as deep as may be", err, nil)
+	_, err = m.List(t.Context(), u, "deep", uint32(m.limits.Depth)+1)
+	wants(t, "more than there is", err, nil)
+	_, err = m.List(t.Context(), u, "", 1<<32-1)
+	wants(t, "much too deep", err, errs.ErrResourceExhausted)
 }
 
 // TestListIsBounded refuses what is too much, and says so.

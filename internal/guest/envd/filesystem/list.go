@@ -26,11 +26,9 @@ const (
 // followed, others are not. What disappears meanwhile is left out, and so is what lies in a folder that the user may not read, but
 // for the folder at the path itself. ErrInvalid for what is no folder, ErrResourceExhausted when there is more than the limits allow.
 func (m *Manager) List(ctx context.Context, u user.User, path string, depth uint32) (list []Entry, err error) {
-	if int64(depth) > int64(m.limits.Depth) {
-		return nil, invalid("depth %d is more than %d", depth, m.limits.Depth)
-	}
+	levels := max(1, int(min(int64(depth), int64(m.limits.Depth))))
 	err = m.do(ctx, u, path, func(path string) error {
-		w := &walk{ctx: ctx, owners: m.owners(), limits: m.limits, path: path}
+		w := &walk{ctx: ctx, owners: m.owners(), limits: m.limits, path: path, capped: int64(depth) > int64(levels)}
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		if err == unix.ENOTDIR {
 			return invalid("path is not a directory: %s", path)
@@ -38,7 +36,7 @@ func (m *Manager) List(ctx context.Context, u user.User, path string, depth uint
 		if err != nil {
 			return failed("list", path, err)
 		}
-		err = w.folder(fd, path, max(1, int(depth)))
+		err = w.folder(fd, path, levels)
 		list = w.list
 		return err
 	})
@@ -54,6 +52,7 @@ type walk struct {
 	owners *owners
 	limits Limits
 	path   string // that of the request
+	capped bool   // more levels are wanted than may be
 	list   []Entry
 	bytes  int
 }
@@ -112,7 +111,12 @@ func (w *walk) one(parent int, path, name string, depth int) error {
 		return w.tooMany()
 	}
 	w.list = append(w.list, e)
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR || depth == 1 {
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return nil
+	case depth == 1 && w.capped:
+		return w.tooMany()
+	case depth == 1:
 		return nil
 	}
 	// Opened from the folder above, and no link: whatever is renamed or swapped meanwhile, the walk stays below where it began.
@@ -134,6 +138,6 @@ func (w *walk) missed(path string, err error) error {
 
 func (w *walk) tooMany() error {
 	return fault.New(errs.ErrResourceExhausted,
-		"there is too much in '%s' for one list: over %d entries, or %d bytes of names; list its folders one by one",
-		w.path, w.limits.Entries, w.limits.Bytes)
+		"there is too much in '%s' for one list: over %d entries, %d bytes of names, or %d levels; list its folders one by one",
+		w.path, w.limits.Entries, w.limits.Bytes, w.limits.Depth)
 }

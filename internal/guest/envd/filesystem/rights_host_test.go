@@ -122,7 +122,7 @@ func TestListLeavesOut(t *testing.T) {
 	}
 }
 
-// TestAUserOwnsNoFileByAnothersFolder: a folder that the user may write gives no right to a file in it that he may not write.
+// TestAFileOfAnothersInAnOpenFolder: a folder that the user may write gives no right to a file in it that he may not write.
 func TestAFileOfAnothersInAnOpenFolder(t *testing.T) {
 	u, root := somebody(t)
 	if err := os.Chmod(filepath.Join(root, "open"), 0o777); err != nil {
