@@ -67,12 +67,9 @@ func ParseQuery(u *url.URL) (Query, error) {
 	// A plus that was not escaped is read as a space, which no signature has.
 	q.Signature = strings.ReplaceAll(q.Signature, " ", "+")
 	if text, is := get("mode"); is {
-		mode, err := strconv.ParseUint(text, 8, 32)
-		if err != nil || mode > 0o777 {
-			return Query{}, invalid("mode '%.20s' is no octal number up to 0777", text)
+		if q.Mode, err = parseMode(text); err != nil {
+			return Query{}, err
 		}
-		m := uint32(mode)
-		q.Mode = &m
 	}
 	if text, is := get("signature_expiration"); is {
 		expires, err := strconv.ParseInt(text, 10, 64)
@@ -82,6 +79,15 @@ func ParseQuery(u *url.URL) (Query, error) {
 		q.Expires = &expires
 	}
 	return q, nil
+}
+
+func parseMode(text string) (*uint32, error) {
+	mode, err := strconv.ParseUint(text, 8, 32)
+	if err != nil || mode > 0o777 {
+		return nil, invalid("mode '%.20s' is no octal number up to 0777", text)
+	}
+	m := uint32(mode)
+	return &m, nil
 }
 
 // Sign makes the signature of a path for one operation, by one user: empty is the default one. It holds until expires, in seconds since

@@ -158,8 +158,12 @@ func (t *tree) event(raw []byte) error {
 	if name == "" {
 		return t.self(dir, mask)
 	}
-	path, isDir := filepath.Join(dir, name), mask&unix.IN_ISDIR != 0
-	first := t.moved
+	return t.named(filepath.Join(dir, name), mask, cookie)
+}
+
+// named acts on an event of an entry in a watched folder.
+func (t *tree) named(path string, mask, cookie uint32) error {
+	isDir, first := mask&unix.IN_ISDIR != 0, t.moved
 	if first != nil && (mask&unix.IN_MOVED_TO == 0 || first.cookie != cookie) {
 		t.left()
 		first = nil
