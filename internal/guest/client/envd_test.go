@@ -75,8 +75,8 @@ func real(t *testing.T, source envd.Source) *Client {
 	return c
 }
 
-// answering is a client of a real envd that knows its token.
-func answering(t *testing.T) *Client {
+// knowing is a client of a real envd that knows its token.
+func knowing(t *testing.T) *Client {
 	t.Helper()
 	c := real(t, known{token, now()})
 	if err := c.WaitReady(patient(t)); err != nil {
@@ -143,7 +143,7 @@ func TestRealCommands(t *testing.T) {
 
 // TestALotPassesThrough sends some megabytes through a command and back.
 func TestALotPassesThrough(t *testing.T) {
-	c := answering(t)
+	c := knowing(t)
 	var out strings.Builder
 	input := strings.Repeat("0123456789abcdef", megabyte/4)
 	if _, err := c.Run(patient(t), Command{Cmd: "cat", Stdin: strings.NewReader(input), Stdout: &out}); err != nil {
@@ -156,7 +156,7 @@ func TestALotPassesThrough(t *testing.T) {
 
 // TestACommandThatWantsNoInput ends well although it was given some.
 func TestACommandThatWantsNoInput(t *testing.T) {
-	c := answering(t)
+	c := knowing(t)
 	for _, script := range []string{"exit 3", "exec <&-; exit 3", "head -c 1 >/dev/null; exit 3"} {
 		res, err := c.Run(patient(t), Command{Cmd: "sh", Args: []string{"-c", script}, Stdin: zeros{}})
 		if err != nil || res.ExitCode != 3 {
@@ -221,7 +221,7 @@ func TestARealCommandIsKilled(t *testing.T) {
 
 // TestAFullDiskEndsARealCommand has a writer fail.
 func TestAFullDiskEndsARealCommand(t *testing.T) {
-	c := answering(t)
+	c := knowing(t)
 	r, w := io.Pipe()
 	full := errors.New("the disk is full")
 	_ = r.CloseWithError(full)

@@ -193,13 +193,16 @@ func (w *waker) once(ctx context.Context, f *flight) (*wakeReport, error) {
 
 // identity returns the identity once it has a token.
 func (w *waker) identity(ctx context.Context) (Identity, error) {
-	for {
+	for tokenless := false; ; tokenless = true {
 		id, err := w.source.Identity(ctx)
+		if err != nil && tokenless {
+			return id, fmt.Errorf("no token in the metadata within %v: %w: %w", w.patience, err, errs.ErrUnavailable)
+		}
 		if err != nil {
 			return id, fmt.Errorf("no metadata within %v: %w: %w", w.patience, err, errs.ErrUnavailable)
 		}
 		if w.last == nil {
-			w.last = &id.Start
+			w.remember(id)
 		}
 		if id.Token != "" {
 			return id, nil
@@ -231,8 +234,14 @@ func (w *waker) distinguish(ctx context.Context, f *flight, id Identity, report 
 	if !w.gate.open(count, id.Token) {
 		return fmt.Errorf("the gate was closed while the clone was made distinct: %w", errs.ErrUnavailable)
 	}
-	w.last = &id.Start
+	w.remember(id)
 	return nil
+}
+
+// remember keeps which start the machine is distinct for; of the rest of the identity, nothing: it holds the token.
+func (w *waker) remember(id Identity) {
+	start := id.Start
+	w.last = &start
 }
 
 // asks says whether a connection waits for the flight.

@@ -290,10 +290,10 @@ func (g *guest) waiting() int {
 // TestWakeWithoutToken ends in time, says what was missing, and changes nothing.
 func TestWakeWithoutToken(t *testing.T) {
 	g := newGuest(t)
-	g.server.waker.patience = 60 * time.Millisecond
+	g.server.waker.patience = 300 * time.Millisecond
 	for _, start := range []string{"a", "b"} {
 		g.source.set("", start)
-		g.expect(t, "/wake", "", http.StatusServiceUnavailable, "no token in the metadata within 60ms")
+		g.expect(t, "/wake", "", http.StatusServiceUnavailable, "no token in the metadata within 300ms")
 		g.expect(t, list, token, http.StatusOK, "")
 	}
 	if code, _ := status(t, http.MethodGet, g.url+"/wake", ""); code != http.StatusUnauthorized {
