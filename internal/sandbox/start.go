@@ -200,7 +200,9 @@ func (s *start) config() vmm.Config {
 			metaToken: s.token,
 		},
 		Jail: vmm.Jail{UID: uid, GID: uid, NetNS: s.slot.NetNS, Limits: vmm.Limits{
-			MemoryMaxBytes: int64(parts.MemoryMiB)<<20 + vmmOverheadBytes,
+			// Once for the memory itself, and once for the page cache of the file that a freeze writes it to: that is the VMM's, and the kernel
+			// kills it when it can't write it out as fast as it comes.
+			MemoryMaxBytes: 2*int64(parts.MemoryMiB)<<20 + vmmOverheadBytes,
 			CPUQuota:       float64(parts.VCPUs) + 0.5,
 			PIDsMax:        pidsMax + parts.VCPUs,
 		}},

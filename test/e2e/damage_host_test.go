@@ -42,12 +42,13 @@ func (b *box) record() sandbox.Record {
 func (b *box) state() sandbox.State { return b.record().State }
 
 // refused has a resume refused for a reason, before anything is made for it. The box stays paused.
-func (b *box) refused(t *testing.T, kind error, words ...string) {
+func (b *box) refused(kind error, words ...string) {
+	t := b.t
 	t.Helper()
 	var told []string
 	sb, err := b.parts.Manager.Resume(t.Context(), b.id, func(s vmm.Step) { told = append(told, s.Name) })
 	if err == nil {
-		b.Sandbox = sb
+		sb.Leave()
 		t.Fatal("it was resumed")
 	}
 	if !errors.Is(err, kind) {
@@ -150,11 +151,11 @@ func TestDamagedBuilds(t *testing.T) {
 		path := filepath.Join(build, name)
 		t.Run("a flipped bit in "+name, func(t *testing.T) {
 			flipped(t, path)
-			b.refused(t, errs.ErrCorrupt, name)
+			b.on(t).refused(errs.ErrCorrupt, name)
 		})
 		t.Run("a byte less of "+name, func(t *testing.T) {
 			cut(t, path)
-			b.refused(t, errs.ErrCorrupt, name)
+			b.on(t).refused(errs.ErrCorrupt, name)
 		})
 	}
 	t.Run("another host's", func(t *testing.T) {
@@ -170,7 +171,7 @@ func TestDamagedBuilds(t *testing.T) {
 			}
 			return data
 		})
-		b.refused(t, errs.ErrFailedPrecondition, "cpu model", "host kernel", "9.9.9")
+		b.on(t).refused(errs.ErrFailedPrecondition, "cpu model", "host kernel", "9.9.9")
 	})
 	r := wrenn(t, "resume", b.id).want(t, 0)
 	t.Log(r.errOut)

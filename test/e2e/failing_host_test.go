@@ -87,6 +87,7 @@ func TestAPauseThatFailsOrDies(t *testing.T) {
 	count := 0
 	for _, point := range points {
 		t.Run(point, func(t *testing.T) {
+			b := b.on(t)
 			kept := b.ask("rewrite")[0] // so that each freeze has something to write
 			failsAt(t, point, "pause", b.id)
 			if s := b.state(); s != sandbox.Running {
@@ -101,6 +102,7 @@ func TestAPauseThatFailsOrDies(t *testing.T) {
 	}
 	for _, point := range []string{"sandbox.machine-gone", "sandbox.pager-gone", "sandbox.disk-gone", "sandbox.network-gone"} {
 		t.Run(point, func(t *testing.T) {
+			b := b.on(t)
 			kept := b.ask("rewrite")[0]
 			dies(t, point, "pause", b.id)
 			sweeps(t, b, sandbox.Paused)
@@ -134,6 +136,7 @@ func TestASnapshotThatDies(t *testing.T) {
 	count := 0
 	for _, point := range []string{"sandbox.still", "snapshot.placed", "sandbox.committed"} {
 		t.Run(point, func(t *testing.T) {
+			b := b.on(t)
 			kept := b.ask("rewrite")[0]
 			dies(t, point, "snapshot", "create", b.id, "dies")
 			wrenn(t, "exec", b.id, "--", "true").want(t, 0) // without a sweep
@@ -167,6 +170,7 @@ func TestAResumeThatFailsOrDies(t *testing.T) {
 	wrenn(t, "pause", b.id).want(t, 0)
 	for _, point := range loadPoints() {
 		t.Run(point, func(t *testing.T) {
+			b := b.on(t)
 			failsAt(t, point, "resume", b.id)
 			if s := b.state(); s != sandbox.Paused {
 				t.Fatalf("after a failure it is %s", s)

@@ -104,6 +104,13 @@ func own(t *testing.T, parts *assembly.Parts, sb *sandbox.Sandbox) *box {
 	return b
 }
 
+// on is the box in the hands of a part of the test.
+func (b *box) on(t *testing.T) *box {
+	part := *b
+	part.t = t
+	return &part
+}
+
 func (b *box) remove() {
 	if b.Sandbox != nil {
 		b.Leave()

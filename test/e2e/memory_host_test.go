@@ -7,33 +7,18 @@ import (
 	"testing"
 )
 
-// marked is a program for a guest that marks pages above and below 3 GiB of its memory, as the kernel says where they are. It answers as
+// marked is a program for a guest that marks pages of both parts of its memory, below and above the hole at 4 GiB, as the kernel says where they are. It answers as
 // the holder does.
 const marked = `
 import mmap, os, socket, struct
 PAGE, PAGES = 4096, 45000
 memory = mmap.mmap(-1, PAGE * PAGES)
 memory.madvise(mmap.MADV_NOHUGEPAGE)
-mark = 1
+for page in range(PAGES):
+    memory[page * PAGE:page * PAGE + 8] = struct.pack('Q', PAGES + page)
 
-def write(first):
-    for page in range(first, PAGES, 2):
-        memory[page * PAGE:page * PAGE + 8] = struct.pack('Q', mark * PAGES + page if mark else 0)
-    return wanted(first)
-
-def wanted(first):
-    wrong = 0
-    for page in range(first, PAGES, 2):
-        if struct.unpack('Q', memory[page * PAGE:page * PAGE + 8])[0] != (marks[first] * PAGES + page if marks[first] else 0):
-            wrong += 1
-    return wrong
-
-marks = [1, 1]
-
-def rewrite(value):
-    global mark
-    marks[0] = mark = value
-    return write(0)
+def wrong():
+    return sum(struct.unpack_from('Q', memory, page * PAGE)[0] != PAGES + page for page in range(PAGES))
 
 def spread():
     import ctypes
@@ -45,8 +30,7 @@ def spread():
             above += (entry & (1 << 55) - 1) * PAGE >= 4 << 30
     return '%d %d' % (above, PAGES - above)
 
-write(0), write(1)
-answers = {'wrong': lambda: wanted(0) + wanted(1), 'rewrite': lambda: rewrite(2), 'zero': lambda: rewrite(0), 'spread': spread}
+answers = {'wrong': wrong, 'spread': spread}
 server = socket.create_server(('', 7000))
 print(1, flush=True)
 while True:
@@ -57,20 +41,18 @@ while True:
             f.flush()
 `
 
-// TestMoreThanThreeGiB freezes a machine whose memory is in two parts: what lies above 3 GiB comes back, in three generations.
+// TestMoreThanThreeGiB freezes a machine whose memory is in two parts: with more than 3.25 GiB, what lies above the hole comes back.
 func TestMoreThanThreeGiB(t *testing.T) {
 	nothingLeft(t)
-	b := keptProgram(t, marked, "--cold", "--memory", "3200M", "--user", "root")
+	b := keptProgram(t, marked, "--cold", "--memory", "3456M", "--user", "root")
 	var above, below int
 	if _, err := fmt.Sscan(b.ask("spread")[0], &above, &below); err != nil || above < 1000 || below < 1000 {
-		t.Fatalf("%d pages above and %d below 3 GiB, %v: the test looks at one part only", above, below, err)
+		t.Fatalf("%d pages above and %d below the hole, %v: the test looks at one part only", above, below, err)
 	}
-	for _, change := range []string{"wrong", "rewrite", "zero"} {
-		b.ask(change)
-		wrenn(t, "pause", "--progress", b.id).want(t, 0)
-		r := wrenn(t, "resume", b.id).want(t, 0)
-		if wrong := b.ask("wrong")[0]; wrong != "0" {
-			t.Errorf("after %q and a pause %s pages are wrong\n%s", change, wrong, r.errOut)
-		}
+	r := wrenn(t, "pause", "--progress", b.id).want(t, 0)
+	t.Log(r.errOut)
+	wrenn(t, "resume", b.id).want(t, 0)
+	if wrong := b.ask("wrong")[0]; wrong != "0" {
+		t.Errorf("%s pages are wrong", wrong)
 	}
 }
