@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"wrenn.dev/wrenn/internal/cleanup"
 	"wrenn.dev/wrenn/internal/errs"
 )
 
@@ -28,18 +27,31 @@ func (m *Manager) Adopt(ctx context.Context, sandboxID string) (_ *Sandbox, err 
 		return nil, notRunning(r)
 	}
 	s := m.newSandbox(f, r, newToken())
-	if err := s.rejoin(ctx); err != nil {
+	if err := s.adopt(ctx); err != nil {
 		return nil, err
 	}
+	return s, nil
+}
+
+// adopt finds the processes, watches them and gives envd the new token. A sandbox whose processes are gone is put on record as failed.
+// When it fails, the folder is its caller's again.
+func (s *Sandbox) adopt(ctx context.Context) error {
+	if err := s.rejoin(ctx); err != nil {
+		return err
+	}
 	s.watch()
-	ctx, cancel := m.startContext(ctx)
+	ctx, cancel := s.manager.startContext(ctx)
 	defer cancel()
 	// A process that died in a snapshot or fork has left the machine standing still.
 	if err := s.thaw(ctx, &steps{}); err != nil {
-		s.Leave()
-		return nil, cause(ctx, fmt.Errorf("adopt %s: %w", sandboxID, err))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.tellEnd()
+		s.close()
+		s.folder = nil
+		return cause(ctx, fmt.Errorf("adopt %s: %w", s.ID, err))
 	}
-	return s, nil
+	return nil
 }
 
 // notRunning is why a sandbox can't be used, with the reason of its end if it has ended.
@@ -71,50 +83,4 @@ func (s *Sandbox) rejoin(ctx context.Context) (err error) {
 func (s *Sandbox) fail(_ context.Context, why error) error {
 	s.record.change(Failed, why.Error())
 	return errors.Join(why, s.folder.write(s.record))
-}
-
-// watch ends the machine when its pager ends: its threads would sleep for ever. The reason is on record. Once the sandbox is given up,
-// its id may be another machine's, and nothing is ended any more.
-func (s *Sandbox) watch() {
-	if s.pager == nil {
-		return
-	}
-	machine, pager := s.Machine, s.pager
-	go func() {
-		select {
-		case <-machine.Done():
-			return
-		case <-s.left:
-			return
-		case <-pager.Done():
-		}
-		select {
-		case <-s.left:
-		case <-machine.Done(): // it went first, and its pager with it
-		default:
-			close(s.pagerLost)
-			_ = cleanup.Do(context.Background(), machine.Kill)
-			s.lost()
-		}
-	}()
-}
-
-// lost puts on record that the sandbox has failed, unless an operation has ended it meanwhile.
-func (s *Sandbox) lost() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.tellEnd()
-}
-
-// tellEnd puts on record that a sandbox that was running has ended, if it has.
-// Preconditions: s.mu is held.
-func (s *Sandbox) tellEnd() {
-	if s.folder == nil || s.record.State != Running {
-		return
-	}
-	select {
-	case <-s.Machine.Done():
-		_ = s.ended(s.Died())
-	default:
-	}
 }

@@ -59,7 +59,12 @@ func (m *Manager) startContext(ctx context.Context) (context.Context, context.Ca
 
 // open makes the sandbox's folder and record and its reference to the build, and pushes what undoes the whole start.
 func (s *start) open(ctx context.Context, o origin, spec Spec, cu *cleanup.Stack) error {
-	s.record = &Record{Version: RecordVersion, ID: id.New(), Template: o.template, TemplateID: o.templateID, Snapshot: o.snapshot,
+	if spec.ID == "" {
+		spec.ID = id.New()
+	} else if err := checkID(spec.ID); err != nil {
+		return err
+	}
+	s.record = &Record{Version: RecordVersion, ID: spec.ID, Note: spec.Note, Template: o.template, TemplateID: o.templateID, Snapshot: o.snapshot,
 		Parts: o.parts, Policy: spec.Policy, Kept: spec.Keep}
 	reason := "asked for, from a boot"
 	if o.build != nil {

@@ -25,6 +25,8 @@ type Manager struct {
 	builds *snapshot.Store
 
 	naming sync.Mutex // held while a snapshot's name is looked for and given
+
+	changed func(id string, c Change) // see Watch
 }
 
 // NewManager checks the configuration's folder and returns a manager.
@@ -79,6 +81,7 @@ func (m *Manager) newFolder(r *Record) (f *folder, err error) {
 	if err != nil {
 		return nil, err
 	}
+	f.tell = m.changed
 	if err := f.write(r); err != nil {
 		return nil, errors.Join(err, f.remove())
 	}
@@ -110,7 +113,13 @@ func (m *Manager) takeApart(ctx context.Context, id string, f *folder, r *Record
 	if f == nil {
 		return nil
 	}
-	return m.exclusively(f.remove)
+	if err := m.exclusively(f.remove); err != nil {
+		return err
+	}
+	if f.tell != nil {
+		f.tell(id, Change{State: Stopped, Time: time.Now().UTC(), Reason: reason})
+	}
+	return nil
 }
 
 // hold takes a sandbox's folder, while no other process makes or removes one.
@@ -119,7 +128,11 @@ func (m *Manager) hold(id string) (f *folder, err error) {
 		f, err = hold(m.path(id))
 		return err
 	})
-	return f, err
+	if err != nil {
+		return nil, err
+	}
+	f.tell = m.changed
+	return f, nil
 }
 
 // Destroy ends a sandbox that no process holds, such as a kept or a paused one; that one is not woken. ErrNotFound when there is

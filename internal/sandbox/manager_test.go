@@ -52,6 +52,7 @@ type world struct {
 	pagers  *fakePagers
 	guest   *fakeGuest
 	print   manifest.Host
+	boot    string
 }
 
 func newWorld(t *testing.T) *world {
@@ -68,11 +69,11 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{t: t, host: vmmtest.NewHost(), disk: &disktest.Fake{Dir: state}, network: &networktest.Fake{Slots: 3},
 		pagers: &fakePagers{dir: state, running: map[string]*fakePager{}}, guest: &fakeGuest{},
-		print: manifest.Host{Firecracker: "1.0.0", SnapshotFormat: "1", CPU: manifest.CPU{Vendor: "Test", Family: 1}, KernelRelease: "6.1"}}
+		boot: "first", print: manifest.Host{Firecracker: "1.0.0", SnapshotFormat: "1", CPU: manifest.CPU{Vendor: "Test", Family: 1}, KernelRelease: "6.1"}}
 	w.vmm = &vmmtest.Fake{Host: w.host}
 	w.Manager, err = NewManager(Config{StateDir: state, VMM: w.vmm, Disk: w.disk, Network: w.network, Pagers: w.pagers, Guest: w.guest,
 		Templates: images, UIDBase: 5000, Slots: 100, StartTimeout: time.Minute,
-		Host: func(context.Context) (manifest.Host, error) { return w.print, nil }})
+		Host: func(context.Context) (manifest.Host, error) { return w.print, nil }, Boot: func() (string, error) { return w.boot, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}

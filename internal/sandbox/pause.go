@@ -45,9 +45,15 @@ func (s *Sandbox) rebase() error {
 }
 
 // ended puts on record that the machine has ended, and returns why.
+// Preconditions: s.mu is held.
 func (s *Sandbox) ended(why error) error {
+	if s.record.State == Failed {
+		return why // it is on record
+	}
 	s.record.change(Failed, why.Error())
-	return errors.Join(why, s.folder.write(s.record))
+	err := s.folder.write(s.record)
+	s.overOnce.Do(func() { close(s.over) })
+	return errors.Join(why, err)
 }
 
 // runsOn puts on record how a sandbox is after a freeze that failed: it runs, or its machine has ended.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,8 @@ const (
 	Resuming State = "resuming" // its parts are being made anew
 	Stopping State = "stopping" // its parts are being removed
 	Failed   State = "failed"   // it ended by itself; see the reason
+	Lost     State = "lost"     // it was running, and is not any more since the host was restarted or nobody watched it
+	Stopped  State = "stopped"  // it is gone; no record is in this state, only who watches is told of it
 )
 
 // Change is one change of state, with its time and reason.
@@ -58,6 +61,10 @@ type Record struct {
 	Pager      *process.Handle  `json:"pager,omitempty"`
 	// Start is the id of the machine's start, which the guest knows it by.
 	Start string `json:"start,omitempty"`
+	// Boot is the boot id of the host at that time: a machine does not outlive it.
+	Boot string `json:"boot,omitempty"`
+	// Note is what the sandbox's maker keeps with it, see Spec.
+	Note json.RawMessage `json:"note,omitempty"`
 	// Began is the build that the machine began from, empty for a boot: what its pager serves.
 	Began string `json:"began,omitempty"`
 	// Build is the generation that the memory was last the same as: what the machine began from, or the last one that was frozen of
@@ -68,6 +75,8 @@ type Record struct {
 	// DiffLost says that a freeze failed after the machine's account of written pages was emptied for it: the next one has to
 	// compare every page.
 	DiffLost bool `json:"diff_lost,omitempty"`
+
+	untold []Change // those that were not written yet
 }
 
 // RecordVersion is the version of Record that this code writes and reads.
@@ -76,8 +85,11 @@ const RecordVersion = 2
 // maxChanges bounds the history that a record keeps.
 const maxChanges = 64
 
-// maxRecordBytes bounds what is read back: a record is a few hundred bytes.
-const maxRecordBytes = 64 << 10
+// maxReason bounds the reason of one change, in bytes.
+const maxReason = 1 << 10
+
+// maxRecordBytes bounds what is read back. A record is some kilobytes; one with the longest note and history fits.
+const maxRecordBytes = 1 << 20
 
 const (
 	recordName = "record.json"
@@ -86,8 +98,12 @@ const (
 
 // change moves the record to a state.
 func (r *Record) change(s State, reason string) {
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "") + "…"
+	}
+	c := Change{State: s, Time: time.Now().UTC(), Reason: reason}
 	r.State = s
-	r.Changes = append(r.Changes, Change{State: s, Time: time.Now().UTC(), Reason: reason})
+	r.Changes, r.untold = append(r.Changes, c), append(r.untold, c)
 	if extra := len(r.Changes) - maxChanges; extra > 0 {
 		r.Changes = slices.Delete(r.Changes, 0, extra)
 	}
@@ -97,10 +113,14 @@ func (r *Record) change(s State, reason string) {
 type folder struct {
 	path string
 	lock *os.File
+	tell func(id string, c Change) // of each change of state that is on disk; nil tells nobody
 }
 
-// hold takes the lock of an existing folder. It fails with ErrNotFound when there is no such folder and with ErrUnavailable
-// when a living process holds it.
+// ErrInUse is the ErrUnavailable of a sandbox that a living process works on, be it for a moment only.
+var ErrInUse = fmt.Errorf("in use by another process: %w", errs.ErrUnavailable)
+
+// hold takes the lock of an existing folder. It fails with ErrNotFound when there is no such folder and with ErrInUse when a living
+// process holds it.
 func hold(path string) (*folder, error) {
 	f, err := os.OpenFile(filepath.Join(path, lockName), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -112,7 +132,7 @@ func hold(path string) (*folder, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("sandbox %s is in use by another process: %w", filepath.Base(path), errs.ErrUnavailable)
+			return nil, fmt.Errorf("sandbox %s: %w", filepath.Base(path), ErrInUse)
 		}
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
@@ -157,7 +177,16 @@ func (d *folder) write(r *Record) error {
 	if err := os.Rename(tmp, filepath.Join(d.path, recordName)); err != nil {
 		return fmt.Errorf("write the record of %s: %w", r.ID, err)
 	}
-	return syncDir(d.path)
+	if err := syncDir(d.path); err != nil {
+		return err
+	}
+	if d.tell != nil {
+		for _, c := range r.untold {
+			d.tell(r.ID, c)
+		}
+	}
+	r.untold = nil
+	return nil
 }
 
 // read returns the folder's record. ErrNotFound when the folder was made and its owner died before it wrote one; ErrCorrupt

@@ -17,6 +17,7 @@ package sandbox
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"sync"
 	"time"
@@ -44,6 +45,10 @@ type Spec struct {
 	Cold bool
 	// Console connects the guest's serial port to the console log. It slows the boot.
 	Console bool
+	// ID is the id that the sandbox gets; empty is a new one.
+	ID string
+	// Note is kept with the sandbox's record, for whoever made it: JSON, or nothing. Clones of a fork have none.
+	Note json.RawMessage
 }
 
 // Templates is where templates come from; *template.Store is one.
@@ -103,6 +108,8 @@ type Config struct {
 	UIDBase, Slots int
 	// StartTimeout bounds one start, from its first step to the answer of envd.
 	StartTimeout time.Duration
+	// Boot returns the host's boot id; nil is proc.BootID.
+	Boot func() (string, error)
 }
 
 // DefaultUIDBase starts a range that neither distributions nor systemd give to anybody.
@@ -128,6 +135,8 @@ type Sandbox struct {
 	leave   sync.Once
 	// pagerLost is closed before the machine is ended because its pager has.
 	pagerLost chan struct{}
+	over      chan struct{} // see Ended
+	overOnce  sync.Once
 
 	mu     sync.Mutex // held by the operation that changes the sandbox
 	folder *folder    // nil once the sandbox was given up, paused or destroyed
@@ -137,7 +146,7 @@ type Sandbox struct {
 // newSandbox is a sandbox in this process' hands.
 func (m *Manager) newSandbox(f *folder, r *Record, token string) *Sandbox {
 	return &Sandbox{ID: r.ID, Token: token, manager: m, folder: f, record: r,
-		left: make(chan struct{}), pagerLost: make(chan struct{})}
+		left: make(chan struct{}), pagerLost: make(chan struct{}), over: make(chan struct{})}
 }
 
 // Dial connects to a TCP port of the guest.

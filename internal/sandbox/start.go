@@ -56,7 +56,11 @@ type start struct {
 // run makes the parts and returns when envd answers. What it made is undone by whoever called it.
 func (s *start) run(ctx context.Context) (*Sandbox, error) {
 	s.token = newToken()
-	s.record.Start, s.record.Began = newToken()[:16], ""
+	boot, err := s.m.boot()
+	if err != nil {
+		return nil, err
+	}
+	s.record.Start, s.record.Boot, s.record.Began = newToken()[:16], boot, ""
 	if s.build != nil {
 		s.record.Began = s.build.ID
 	}

@@ -47,12 +47,7 @@ func (m *Manager) Sweep(ctx context.Context, all bool) ([]Swept, error) {
 		}
 		done = append(done, s)
 	}
-	for _, tidy := range []func(context.Context) error{m.cfg.Network.Close, m.sweepRefs, m.Maintain, m.sweepWorkingSets} {
-		if err := tidy(ctx); err != nil {
-			failed = append(failed, err)
-		}
-	}
-	return done, errors.Join(failed...)
+	return done, errors.Join(append(failed, m.Tidy(ctx))...)
 }
 
 // sweepRefs removes the references of sandboxes that are not there, and those of forks whose source nobody holds.
