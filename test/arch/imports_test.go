@@ -30,6 +30,7 @@ var layers = [][]string{
 	{"internal/guest/clone"},
 	{"internal/guest/init", "internal/guest/envd", "internal/guest/client"},
 	{"internal/sandbox", "internal/hostcheck", "internal/leftovers"},
+	{"internal/hostagent"},
 	{"internal/assembly"},
 	{"internal/cli"},
 	{"cmd", "images", "tools", "test"},
@@ -40,7 +41,8 @@ var apart = [][2]string{
 	{"internal/vmm", "internal/disk"}, {"internal/vmm", "internal/network"}, {"internal/disk", "internal/network"},
 	{"internal/guest/envd", "internal/guest/client"}, {"internal/sandbox", "internal/vmm/firecracker"},
 	{"internal/sandbox", "internal/disk/devmapper"}, {"internal/sandbox", "internal/network/linux"},
-	{"internal/sandbox", "internal/guest"}, {"internal/leftovers", "internal/vmm"}, {"internal/leftovers", "internal/disk"},
+	{"internal/sandbox", "internal/guest"}, {"internal/hostagent", "internal/guest/envd"}, {"internal/hostagent", "internal/vmm/firecracker"},
+	{"internal/hostagent", "internal/disk"}, {"internal/leftovers", "internal/vmm"}, {"internal/leftovers", "internal/disk"},
 	{"internal/leftovers", "internal/network"},
 }
 

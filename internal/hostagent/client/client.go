@@ -1,0 +1,104 @@
+// Package client speaks to an agent: proto/hostagent/v1 says what each call does.
+//
+//	c := client.Unix("/run/wrenn/agent.sock")
+//	defer c.Close()
+//	resp, err := c.Sandboxes.Create(ctx, connect.NewRequest(&hostagentpb.CreateRequest{Template: "base"}))
+//	result, err := c.Exec(ctx, request, client.Streams{Stdout: os.Stdout})
+//
+// Errors have the kinds of internal/errs, as the agent meant them; one that does not answer is ErrUnavailable.
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"wrenn.dev/wrenn/internal/hostagent/wire"
+	"wrenn.dev/wrenn/proto/hostagent/v1/hostagentpbconnect"
+)
+
+// Client is a connection to one agent. Its methods may be called from several goroutines.
+type Client struct {
+	Sandboxes hostagentpbconnect.SandboxesServiceClient
+	Snapshots hostagentpbconnect.SnapshotsServiceClient
+	Processes hostagentpbconnect.ProcessesServiceClient
+	Host      hostagentpbconnect.HostServiceClient
+
+	transport *http.Transport
+}
+
+// dialTime bounds one attempt to connect.
+const dialTime = 10 * time.Second
+
+// maxMessage bounds one answer: a page of a thousand sandboxes with their histories is the longest.
+const maxMessage = 64 << 20
+
+// Unix returns a client of the agent behind a socket.
+func Unix(path string) *Client {
+	dialer := &net.Dialer{Timeout: dialTime}
+	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "unix", path)
+	}}
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetUnencryptedHTTP2(true) // one connection for all streams
+	return create(t, "http://agent")
+}
+
+// TLS returns a client of the agent at an address, which must have a certificate for it. The configuration has the client's own.
+func TLS(address string, config *tls.Config) *Client {
+	t := &http.Transport{TLSClientConfig: config, DialContext: (&net.Dialer{Timeout: dialTime}).DialContext}
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP2(true)
+	return create(t, "https://"+address)
+}
+
+func create(t *http.Transport, url string) *Client {
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second}
+	h := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	options := []connect.ClientOption{connect.WithInterceptors(decoded{}), connect.WithReadMaxBytes(maxMessage)}
+	return &Client{
+		Sandboxes: hostagentpbconnect.NewSandboxesServiceClient(h, url, options...),
+		Snapshots: hostagentpbconnect.NewSnapshotsServiceClient(h, url, options...),
+		Processes: hostagentpbconnect.NewProcessesServiceClient(h, url, options...),
+		Host:      hostagentpbconnect.NewHostServiceClient(h, url, options...),
+		transport: t,
+	}
+}
+
+// Close closes the connections that no call uses.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// decoded has every error pass through wire.Decode.
+type decoded struct{}
+
+// WrapUnary implements connect.Interceptor.
+func (decoded) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		resp, err := next(ctx, req)
+		return resp, wire.Decode(err)
+	}
+}
+
+// WrapStreamingClient implements connect.Interceptor.
+func (decoded) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		return &decodedConn{next(ctx, spec)}
+	}
+}
+
+// WrapStreamingHandler implements connect.Interceptor.
+func (decoded) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
+}
+
+type decodedConn struct{ connect.StreamingClientConn }
+
+// Receive implements connect.StreamingClientConn.
+func (c *decodedConn) Receive(msg any) error { return wire.Decode(c.StreamingClientConn.Receive(msg)) }
+
+// Send implements connect.StreamingClientConn.
+func (c *decodedConn) Send(msg any) error { return wire.Decode(c.StreamingClientConn.Send(msg)) }

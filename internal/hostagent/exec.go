@@ -1,0 +1,302 @@
+package hostagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+
+	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/guest/client"
+)
+
+// command is one that a stream is open for: how the other calls reach it.
+type command struct {
+	in      *inbox // nil for one that takes no input
+	signals chan syscall.Signal
+	resize  chan client.Size // nil for one without a terminal
+	over    chan struct{}    // closed when the stream ends
+}
+
+// ExecOptions say what of a command is given by other calls, and what becomes of it.
+type ExecOptions struct {
+	Stdin bool // SendInput gives it input
+	// KillOnHangup kills the command when the caller's context ends or a writer fails. Otherwise it goes on, and Attach joins it again.
+	KillOnHangup bool
+}
+
+// Exec runs a command in a sandbox until it ends, as client.Client.Run does; its Stdin, Signals and Resize are the agent's to set. When
+// the sandbox or the agent ends before it, the error is an ErrUnavailable.
+func (a *Agent) Exec(ctx context.Context, id string, cmd client.Command, o ExecOptions) (client.Result, error) {
+	return a.follow(ctx, id, cmd, o, func(ctx context.Context, g Guest, cmd client.Command) (client.Result, error) {
+		return g.Run(ctx, cmd)
+	})
+}
+
+// Attach joins a command that runs, as client.Client.Attach does.
+func (a *Agent) Attach(ctx context.Context, id string, pid uint32, cmd client.Command, o ExecOptions) (client.Result, error) {
+	o.KillOnHangup = false
+	return a.follow(ctx, id, cmd, o, func(ctx context.Context, g Guest, cmd client.Command) (client.Result, error) {
+		return g.Attach(ctx, pid, cmd)
+	})
+}
+
+// follow runs a stream of a command.
+func (a *Agent) follow(ctx context.Context, id string, cmd client.Command, o ExecOptions,
+	run func(context.Context, Guest, client.Command) (client.Result, error)) (client.Result, error) {
+	b, u, err := a.use(ctx, id)
+	if err != nil {
+		return client.Result{}, err
+	}
+	defer u.done()
+	rctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	hangUp := func(why error) { // an ErrUnavailable leaves the command alone
+		if !o.KillOnHangup {
+			why = fmt.Errorf("the caller has left, and the command goes on: %w (%w)", errs.ErrUnavailable, why)
+		}
+		cancel(why)
+	}
+	defer context.AfterFunc(ctx, func() { hangUp(context.Cause(ctx)) })()
+	defer context.AfterFunc(u.live, func() { cancel(context.Cause(u.live)) })()
+	defer context.AfterFunc(a.life, func() { cancel(context.Cause(a.life)) })()
+	c := &command{signals: make(chan syscall.Signal), over: make(chan struct{})}
+	defer close(c.over)
+	defer b.open(&cmd, c, o)()
+	if !o.KillOnHangup {
+		cmd.Stdout, cmd.Stderr = &lenient{cmd.Stdout, hangUp}, &lenient{cmd.Stderr, hangUp}
+	}
+	a.metrics.streams.Inc()
+	defer a.metrics.streams.Dec()
+	result, err := run(rctx, u.guest, cmd)
+	if gone := context.Cause(u.live); err != nil && gone != nil {
+		return result, gone // a guest that goes breaks the stream at the same moment; why it went is the better word
+	}
+	return result, err
+}
+
+// open makes a command reachable by its pid once that is known, until the returned function is called.
+func (b *box) open(cmd *client.Command, c *command, o ExecOptions) (closed func()) {
+	if o.Stdin {
+		c.in = newInbox()
+		cmd.Stdin = c.in
+	}
+	if cmd.PTY != nil {
+		c.resize = make(chan client.Size)
+	}
+	cmd.Signals, cmd.Resize = c.signals, c.resize
+	var pid uint32
+	started := cmd.Started
+	cmd.Started = func(p uint32) {
+		b.mu.Lock()
+		pid, b.commands[p] = p, c
+		b.mu.Unlock()
+		if started != nil {
+			started(p)
+		}
+	}
+	return func() {
+		if c.in != nil {
+			c.in.close()
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.commands[pid] == c {
+			delete(b.commands, pid)
+		}
+	}
+}
+
+// lenient is a writer whose failure does not end the command: the caller has left, and that is told to the stream.
+type lenient struct {
+	w      io.Writer
+	hangUp func(error)
+}
+
+// Write never fails.
+func (l *lenient) Write(p []byte) (int, error) {
+	if l.w != nil {
+		if _, err := l.w.Write(p); err != nil {
+			l.hangUp(err)
+		}
+	}
+	return len(p), nil
+}
+
+// use begins an activity on a running sandbox. One that is being started, resumed, frozen or taken over is waited for.
+func (a *Agent) use(ctx context.Context, id string) (*box, use, error) {
+	b, err := a.box(id)
+	if err != nil {
+		return nil, use{}, err
+	}
+	if err := b.heard(ctx); err != nil {
+		return nil, use{}, err
+	}
+	u, err := b.begin()
+	if err == nil || !errors.Is(err, errs.ErrFailedPrecondition) {
+		return b, u, err
+	}
+	_, err = perform(ctx, a, b, job{"take", startTime}, func(ctx context.Context, _ *operation) (struct{}, error) {
+		_, err := a.take(ctx, b)
+		return struct{}{}, err
+	})
+	if err != nil {
+		return nil, use{}, err
+	}
+	u, err = b.begin()
+	return b, u, err
+}
+
+// Processes lists the commands that run in a sandbox.
+func (a *Agent) Processes(ctx context.Context, id string) ([]client.Process, error) {
+	_, u, err := a.use(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer u.done()
+	return u.guest.List(ctx)
+}
+
+// Dial connects to a TCP port of the guest. An open connection is activity.
+func (a *Agent) Dial(ctx context.Context, id string, port int) (net.Conn, error) {
+	_, u, err := a.use(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := u.sb.Dial(ctx, port)
+	if err != nil {
+		u.done()
+		return nil, err
+	}
+	stop := context.AfterFunc(u.live, func() { conn.Close() })
+	return &activeConn{Conn: conn, done: func() { stop(); u.done() }}, nil
+}
+
+// activeConn counts as activity until it is closed.
+type activeConn struct {
+	net.Conn
+	done func()
+}
+
+// Close implements net.Conn.
+func (c *activeConn) Close() error {
+	c.done()
+	return c.Conn.Close()
+}
+
+// command is the one with the pid that a stream is open for.
+func (a *Agent) command(id string, pid uint32) (*command, error) {
+	b, err := a.box(id)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.commands[pid]; c != nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("no stream is open for command %d of sandbox %s: %w", pid, id, errs.ErrNotFound)
+}
+
+// SendInput gives a command input, and with end the end of it. It returns when the command's stream has taken it. ErrNotFound when no
+// stream is open for the command, ErrFailedPrecondition when it takes no input.
+func (a *Agent) SendInput(ctx context.Context, id string, pid uint32, data []byte, end bool) error {
+	c, err := a.command(id, pid)
+	if err != nil {
+		return err
+	}
+	if c.in == nil {
+		return fmt.Errorf("command %d of sandbox %s was started without input: %w", pid, id, errs.ErrFailedPrecondition)
+	}
+	if len(data) > 0 {
+		if err := c.in.put(ctx, data); err != nil {
+			return err
+		}
+	}
+	if end {
+		c.in.close()
+	}
+	return nil
+}
+
+// Signal sends SIGTERM to a command, or SIGKILL to it and all that it started. It fails as SendInput does.
+func (a *Agent) Signal(ctx context.Context, id string, pid uint32, sig syscall.Signal) error {
+	if sig != syscall.SIGTERM && sig != syscall.SIGKILL {
+		return errs.Field("signal", fmt.Sprintf("%d can't be sent", sig), "give 15 (SIGTERM) or 9 (SIGKILL)")
+	}
+	c, err := a.command(id, pid)
+	if err != nil {
+		return err
+	}
+	return handOver(ctx, c, c.signals, sig)
+}
+
+// Resize changes the size of a command's terminal. It fails as SendInput does.
+func (a *Agent) Resize(ctx context.Context, id string, pid uint32, size client.Size) error {
+	c, err := a.command(id, pid)
+	if err != nil {
+		return err
+	}
+	if c.resize == nil {
+		return fmt.Errorf("command %d of sandbox %s has no terminal: %w", pid, id, errs.ErrFailedPrecondition)
+	}
+	return handOver(ctx, c, c.resize, size)
+}
+
+// handOver gives a command's stream a value, as long as there is one to take it.
+func handOver[T any](ctx context.Context, c *command, to chan<- T, value T) error {
+	select {
+	case to <- value:
+		return nil
+	case <-c.over:
+		return fmt.Errorf("the command has ended: %w", errs.ErrNotFound)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// inbox is an input that is given by calls.
+type inbox struct {
+	data chan []byte
+	once sync.Once
+	end  chan struct{}
+	rest []byte // the reader's alone
+}
+
+func newInbox() *inbox { return &inbox{data: make(chan []byte), end: make(chan struct{})} }
+
+func (i *inbox) close() { i.once.Do(func() { close(i.end) }) }
+
+// put returns when a reader has taken the data.
+func (i *inbox) put(ctx context.Context, data []byte) error {
+	select {
+	case <-i.end:
+		return fmt.Errorf("the command's input has ended: %w", errs.ErrFailedPrecondition)
+	default:
+	}
+	select {
+	case i.data <- data:
+		return nil
+	case <-i.end:
+		return fmt.Errorf("the command's input has ended: %w", errs.ErrFailedPrecondition)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Read implements io.Reader.
+func (i *inbox) Read(p []byte) (int, error) {
+	if len(i.rest) == 0 {
+		select {
+		case i.rest = <-i.data:
+		case <-i.end:
+			return 0, io.EOF
+		}
+	}
+	n := copy(p, i.rest)
+	i.rest = i.rest[n:]
+	return n, nil
+}

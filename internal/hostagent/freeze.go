@@ -1,0 +1,234 @@
+package hostagent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/sandbox"
+	"wrenn.dev/wrenn/internal/vmm"
+)
+
+// frozenJob is a job on a sandbox whose limit is that of a freeze of it, and more.
+func (a *Agent) frozenJob(name, id string, more time.Duration) (job, *box, error) {
+	b, err := a.box(id)
+	if err != nil {
+		return job{}, nil, err
+	}
+	r, err := a.m.Get(id)
+	if err != nil {
+		return job{}, nil, err
+	}
+	return job{name, r.FreezeTime() + more}, b, nil
+}
+
+// Pause freezes a sandbox to disk and gives back what else it has on the host. What is open on it ends. Errors are those of
+// sandbox.Sandbox.Pause.
+func (a *Agent) Pause(ctx context.Context, id, reason string) (Info, []vmm.Step, error) {
+	j, b, err := a.frozenJob("pause", id, shortTime)
+	if err != nil {
+		return Info{}, nil, err
+	}
+	return performed(ctx, a, b, j, func(ctx context.Context, o *operation) (Info, error) {
+		if err := a.pause(ctx, b, o, reason); err != nil {
+			return Info{}, err
+		}
+		return a.Get(id)
+	})
+}
+
+// performed is perform of what answers with its phases as well.
+func performed[T any](ctx context.Context, a *Agent, b *box, j job, fn func(context.Context, *operation) (T, error)) (T, []vmm.Step, error) {
+	type both struct {
+		value T
+		steps []vmm.Step
+	}
+	out, err := perform(ctx, a, b, j, func(ctx context.Context, o *operation) (both, error) {
+		value, err := fn(ctx, o)
+		return both{value, o.all()}, err
+	})
+	return out.value, out.steps, err
+}
+
+// pause freezes the box's sandbox.
+//
+// Preconditions: the caller has the box's line.
+func (a *Agent) pause(ctx context.Context, b *box, o *operation, reason string) error {
+	sb, err := a.take(ctx, b)
+	if err != nil {
+		return err
+	}
+	defer b.hush()()
+	steps, err := sb.Pause(ctx, reason)
+	o.add(steps...)
+	if err != nil && sb.Held() {
+		return err // it runs on
+	}
+	b.drop(ended(b.id, "paused"))
+	if err != nil { // it is frozen; the rest of what it had goes now, or with the next try
+		if _, again := a.recover(ctx, b); again != nil {
+			return errors.Join(err, again)
+		}
+	}
+	r, err := a.m.Get(b.id)
+	if err != nil {
+		return err
+	}
+	a.ledger.Set(b.id, amountOf(r))
+	return nil
+}
+
+// Resume lets a paused sandbox go on. Errors are those of sandbox.Manager.Resume, and ErrResourceExhausted when the host's limits
+// leave no room for it. When it fails, it stays paused.
+func (a *Agent) Resume(ctx context.Context, id string) (Info, []vmm.Step, error) {
+	b, err := a.box(id)
+	if err != nil {
+		return Info{}, nil, err
+	}
+	return performed(ctx, a, b, job{"resume", startTime}, func(ctx context.Context, o *operation) (Info, error) {
+		r, err := a.m.Get(id)
+		if err != nil {
+			return Info{}, err
+		}
+		if r.State != sandbox.Paused {
+			return Info{}, fmt.Errorf("sandbox %s is %s: %w", id, r.State, errs.ErrFailedPrecondition)
+		}
+		asleep := amountOf(r)
+		r.State = sandbox.Resuming
+		if err := a.ledger.Reserve(id, amountOf(r)); err != nil {
+			return Info{}, err
+		}
+		sb, err := patient(ctx, sandbox.Paused, func() (*sandbox.Sandbox, error) { return a.m.Resume(ctx, id, o.step) })
+		if err != nil {
+			a.ledger.Set(id, asleep)
+			return Info{}, err
+		}
+		a.hold(b, sb, noteOf(r))
+		return a.Get(id)
+	})
+}
+
+// Clone is what became of one clone of a fork.
+type Clone struct {
+	Info Info
+	Err  error
+}
+
+// forkWidth is how many clones of a fork start at once, see sandbox.Sandbox.Fork.
+const forkWidth = 8
+
+// Fork starts count others from where a sandbox is now. They have its labels, TTL, sizes and policy. The error is that of the freeze, or
+// ErrResourceExhausted when the host's limits leave no room for all of them: then none was made.
+func (a *Agent) Fork(ctx context.Context, id string, count int) ([]Clone, []vmm.Step, error) {
+	j, b, err := a.frozenJob("fork", id, time.Duration(count/forkWidth+1)*startTime)
+	if err != nil {
+		return nil, nil, err
+	}
+	return performed(ctx, a, b, j, func(ctx context.Context, o *operation) ([]Clone, error) {
+		sb, err := a.take(ctx, b)
+		if err != nil {
+			return nil, err
+		}
+		r, err := a.m.Get(id)
+		if err != nil {
+			return nil, err
+		}
+		all := "fork of " + id
+		if err := a.ledger.Reserve(all, amountOf(r).Times(count)); err != nil {
+			return nil, err
+		}
+		over := b.hush()
+		defer over()
+		forked, _, err := sb.Fork(ctx, count, func(s vmm.Step) {
+			o.step(s)
+			if s.Name == "thaw" { // the clones start now, and it goes on
+				over()
+			}
+		})
+		var made []string
+		for _, f := range forked {
+			if f.Err == nil {
+				made = append(made, f.Sandbox.ID)
+			}
+		}
+		a.ledger.Split(all, made, amountOf(r))
+		return a.clones(noteOf(r), forked, err)
+	})
+}
+
+// clones takes the clones of a fork. A fork that made some is none that failed.
+func (a *Agent) clones(n note, forked []sandbox.Forked, err error) ([]Clone, error) {
+	n.Key = "" // which one sandbox was made with
+	clones := make([]Clone, len(forked))
+	some := false
+	for i, f := range forked {
+		if clones[i].Err = f.Err; f.Err != nil {
+			err = errors.Join(err, f.Err)
+			continue
+		}
+		some = true
+		noted := f.Sandbox.SetNote(n.encode())
+		a.hold(a.add(f.Sandbox.ID), f.Sandbox, n)
+		if clones[i].Info, clones[i].Err = a.Get(f.Sandbox.ID); clones[i].Err == nil {
+			clones[i].Err = noted
+		}
+	}
+	if !some {
+		return nil, err
+	}
+	return clones, nil
+}
+
+// Snapshot is a frozen sandbox under a name.
+type Snapshot struct{ Name, Build string }
+
+// CreateSnapshot freezes a running sandbox under a name. It runs on. Errors are those of sandbox.Sandbox.Snapshot.
+func (a *Agent) CreateSnapshot(ctx context.Context, id, name string) (Snapshot, []vmm.Step, error) {
+	j, b, err := a.frozenJob("snapshot", id, shortTime)
+	if err != nil {
+		return Snapshot{}, nil, err
+	}
+	return performed(ctx, a, b, j, func(ctx context.Context, o *operation) (Snapshot, error) {
+		sb, err := a.take(ctx, b)
+		if err != nil {
+			return Snapshot{}, err
+		}
+		defer b.hush()()
+		steps, err := sb.Snapshot(ctx, name)
+		o.add(steps...)
+		if err != nil {
+			return Snapshot{}, err
+		}
+		return Snapshot{Name: name, Build: sb.Build()}, nil
+	})
+}
+
+// ListSnapshots returns at most limit snapshots, by name, from the first after a name on, and whether there are more.
+func (a *Agent) ListSnapshots(after string, limit int) (list []Snapshot, more bool, err error) {
+	names, err := a.m.Snapshots()
+	if err != nil {
+		return nil, false, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		switch {
+		case name <= after:
+		case len(list) == limit:
+			return list, true, nil
+		default:
+			list = append(list, Snapshot{Name: name, Build: names[name]})
+		}
+	}
+	return list, false, nil
+}
+
+// DeleteSnapshot removes a snapshot. Errors are those of sandbox.Manager.DeleteSnapshot.
+func (a *Agent) DeleteSnapshot(ctx context.Context, name string) error {
+	_, err := perform(ctx, a, nil, job{"delete-snapshot", shortTime}, func(ctx context.Context, _ *operation) (struct{}, error) {
+		return struct{}{}, a.m.DeleteSnapshot(ctx, name)
+	})
+	return err
+}

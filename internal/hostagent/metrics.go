@@ -1,0 +1,107 @@
+package hostagent
+
+import (
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"wrenn.dev/wrenn/internal/hostagent/quota"
+	"wrenn.dev/wrenn/internal/sandbox"
+	"wrenn.dev/wrenn/internal/vmm"
+)
+
+// metrics are what Prometheus reads of an agent.
+type metrics struct {
+	registry   *prometheus.Registry
+	operations *prometheus.CounterVec
+	took       *prometheus.HistogramVec
+	phases     *prometheus.HistogramVec
+	changes    *prometheus.CounterVec
+	adopted    *prometheus.CounterVec
+	streams    prometheus.Gauge
+}
+
+// seconds are the bounds of the histograms: from a resume out of the page cache to the freeze of a large machine.
+var seconds = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
+
+func newMetrics(a *Agent) *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: seconds}, labels)
+	}
+	m := &metrics{
+		registry:   prometheus.NewRegistry(),
+		operations: counter("wrenn_operations_total", "Operations that have ended, by outcome: ok, or the error's code.", "operation", "outcome"),
+		took:       histogram("wrenn_operation_seconds", "What operations took, with the time in line.", "operation"),
+		phases:     histogram("wrenn_operation_phase_seconds", "What the phases of operations took.", "operation", "phase"),
+		changes:    counter("wrenn_state_changes_total", "Changes of state of sandboxes, by the new state.", "state"),
+		adopted:    counter("wrenn_adopted_total", "Sandboxes that were taken over at the agent's start, by the state they were brought into.", "state"),
+		streams:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "wrenn_command_streams", Help: "Streams of commands that are open."}),
+	}
+	m.registry.MustRegister(m.operations, m.took, m.phases, m.changes, m.adopted, m.streams, &now{a})
+	return m
+}
+
+// operation counts one that has ended.
+func (m *metrics) operation(name, outcome string, took time.Duration, phases []vmm.Step) {
+	m.operations.WithLabelValues(name, outcome).Inc()
+	m.took.WithLabelValues(name).Observe(took.Seconds())
+	for _, p := range phases {
+		m.phases.WithLabelValues(name, phaseLabel(p.Name)).Observe(p.Took.Seconds())
+	}
+}
+
+// phaseLabel is a phase's name, unless the guest chose it: there would be no end of them.
+func phaseLabel(name string) string {
+	for _, prefix := range []string{"wake.", "warm.wake."} {
+		if strings.HasPrefix(name, prefix) {
+			return prefix + "guest"
+		}
+	}
+	return name
+}
+
+// now are the metrics that are what they are at the moment.
+type now struct{ a *Agent }
+
+var (
+	sandboxesDesc  = prometheus.NewDesc("wrenn_sandboxes", "Sandboxes by state.", []string{"state"}, nil)
+	operationsDesc = prometheus.NewDesc("wrenn_operations_running", "Operations under way.", nil, nil)
+	usedDesc       = prometheus.NewDesc("wrenn_used", "What sandboxes take together.", []string{"resource"}, nil)
+	limitDesc      = prometheus.NewDesc("wrenn_limit", "What they may take; 0 is no limit.", []string{"resource"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (n *now) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{sandboxesDesc, operationsDesc, usedDesc, limitDesc} {
+		ch <- d
+	}
+}
+
+// allStates are those that a record can be in, so that each is there with a zero.
+var allStates = []sandbox.State{sandbox.Starting, sandbox.Running, sandbox.Pausing, sandbox.Paused, sandbox.Resuming, sandbox.Stopping,
+	sandbox.Failed, sandbox.Lost}
+
+// Collect implements prometheus.Collector.
+func (n *now) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	states := n.a.States()
+	for _, s := range allStates {
+		gauge(sandboxesDesc, float64(states[s]), string(s))
+	}
+	gauge(operationsDesc, float64(n.a.running.Load()))
+	for desc, amount := range map[*prometheus.Desc]quota.Amount{usedDesc: n.a.ledger.Used(), limitDesc: n.a.ledger.Limits()} {
+		gauge(desc, float64(amount.Sandboxes), "sandboxes")
+		gauge(desc, float64(amount.VCPUs), "vcpus")
+		gauge(desc, float64(amount.MemoryMiB)*(1<<20), "memory_bytes")
+		gauge(desc, float64(amount.DiskBytes), "disk_bytes")
+	}
+}
+
+// Metrics is where the agent's metrics are gathered from.
+func (a *Agent) Metrics() prometheus.Gatherer { return a.metrics.registry }
