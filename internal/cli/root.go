@@ -53,7 +53,8 @@ machine with a kernel, disk and network of its own, made in moments and removed 
 	})
 	host.register(root)
 	root.AddCommand(newRun(s, &host), newExec(s, &host), newPause(s, &host), newResume(s, &host), newFork(s, &host), newSnapshot(s, &host),
-		newList(s, &host), newRemove(s, &host), newHost(s, &host))
+		newList(s, &host), newRemove(s, &host), newHost(s, &host), newAgent(s, &host))
+	throughAgent(root, s)
 	return root
 }
 
