@@ -10,7 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"wrenn.dev/wrenn/internal/errs"
-	"wrenn.dev/wrenn/internal/hostagent/wire"
+	"wrenn.dev/wrenn/internal/errs/rpccode"
 	"wrenn.dev/wrenn/internal/vmm"
 )
 
@@ -125,7 +125,7 @@ func (a *Agent) report(o *operation, err error) {
 	attrs = append(attrs, slog.Group("phases", parts...))
 	level, outcome := slog.LevelInfo, "ok"
 	if err != nil {
-		code := wire.Code(err)
+		code := rpccode.Of(err)
 		if outcome = code.String(); code == connect.CodeInternal || code == connect.CodeDataLoss || code == connect.CodeUnavailable {
 			level = slog.LevelError // the others are the caller's to mend
 		}

@@ -1,16 +1,15 @@
 package envd
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 
 	"connectrpc.com/connect"
 
-	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/errs/rpccode"
 )
 
-// toConnect is the one place where kinds of error become codes of the protocol.
+// toConnect gives an error its code. What a user of the guest may not do has no kind of ours: the caller may.
 func toConnect(err error) error {
 	if err == nil {
 		return nil
@@ -19,29 +18,9 @@ func toConnect(err error) error {
 	if errors.As(err, &already) {
 		return err
 	}
-	return connect.NewError(code(err), err)
-}
-
-func code(err error) connect.Code {
-	for _, c := range []struct {
-		kind error
-		code connect.Code
-	}{
-		{errs.ErrInvalid, connect.CodeInvalidArgument},
-		{errs.ErrNotFound, connect.CodeNotFound},
-		{errs.ErrAlreadyExists, connect.CodeAlreadyExists},
-		{errs.ErrFailedPrecondition, connect.CodeFailedPrecondition},
-		{errs.ErrResourceExhausted, connect.CodeResourceExhausted},
-		{errs.ErrUnavailable, connect.CodeUnavailable},
-		{errs.ErrUnauthenticated, connect.CodeUnauthenticated},
-		{errs.ErrCorrupt, connect.CodeDataLoss},
-		{fs.ErrPermission, connect.CodePermissionDenied}, // what a user of the guest may not do, not the caller
-		{context.DeadlineExceeded, connect.CodeDeadlineExceeded},
-		{context.Canceled, connect.CodeCanceled},
-	} {
-		if errors.Is(err, c.kind) {
-			return c.code
-		}
+	code := rpccode.Of(err)
+	if code == connect.CodeInternal && errors.Is(err, fs.ErrPermission) {
+		code = connect.CodePermissionDenied
 	}
-	return connect.CodeInternal
+	return connect.NewError(code, err)
 }

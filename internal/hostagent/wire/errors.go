@@ -1,36 +1,19 @@
-// Package wire is what the agent's server and its clients agree on beside the proto: how kinds of error become codes and back, and
-// what the bounds in the proto refuse.
+// Package wire is what the agent's server and its clients agree on beside the proto: what of an error goes over it, and what the
+// bounds in the proto refuse.
 package wire
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
 	"connectrpc.com/connect"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/errs/rpccode"
 	hostagentpb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
-// kinds are the codes of the kinds of error: the one place where they become each other.
-var kinds = []struct {
-	kind error
-	code connect.Code
-}{
-	{errs.ErrInvalid, connect.CodeInvalidArgument},
-	{errs.ErrNotFound, connect.CodeNotFound},
-	{errs.ErrAlreadyExists, connect.CodeAlreadyExists},
-	{errs.ErrFailedPrecondition, connect.CodeFailedPrecondition},
-	{errs.ErrResourceExhausted, connect.CodeResourceExhausted},
-	{errs.ErrUnavailable, connect.CodeUnavailable},
-	{errs.ErrUnauthenticated, connect.CodeUnauthenticated},
-	{errs.ErrCorrupt, connect.CodeDataLoss},
-	{context.DeadlineExceeded, connect.CodeDeadlineExceeded},
-	{context.Canceled, connect.CodeCanceled},
-}
-
-// Encode turns an error into one for the wire. Of several kinds in it the outermost counts: it is what the last one to speak meant.
+// Encode turns an error into one for the wire.
 func Encode(err error) error {
 	if err == nil {
 		return nil
@@ -39,7 +22,7 @@ func Encode(err error) error {
 	if errors.As(err, &sent) {
 		return err
 	}
-	out := connect.NewError(Code(err), err)
+	out := connect.NewError(rpccode.Of(err), err)
 	var field *errs.FieldError
 	if out.Code() == connect.CodeInvalidArgument && errors.As(err, &field) {
 		violation := &hostagentpb.FieldViolation{Field: field.Field, Problem: field.Problem, Fix: field.Fix}
@@ -48,39 +31,6 @@ func Encode(err error) error {
 		}
 	}
 	return out
-}
-
-// Code is the code of an error's outermost kind, CodeInternal when it has none. Zero is no error.
-func Code(err error) connect.Code {
-	if err == nil {
-		return 0
-	}
-	for level := []error{err}; len(level) > 0; level = below(level) {
-		for _, e := range level {
-			for _, k := range kinds {
-				if e == k.kind {
-					return k.code
-				}
-			}
-		}
-	}
-	return connect.CodeInternal
-}
-
-// below are the errors that those of a level wrap.
-func below(level []error) []error {
-	var next []error
-	for _, e := range level {
-		switch w := e.(type) {
-		case interface{ Unwrap() error }:
-			if inner := w.Unwrap(); inner != nil {
-				next = append(next, inner)
-			}
-		case interface{ Unwrap() []error }:
-			next = append(next, w.Unwrap()...)
-		}
-	}
-	return next
 }
 
 // remote is an error that came over the wire.
@@ -108,10 +58,8 @@ func Decode(err error) error {
 	if !connect.IsWireError(err) {
 		text = fmt.Sprintf("the agent: %s", text)
 	}
-	for _, k := range kinds {
-		if k.code == sent.Code() {
-			return &remote{kind: k.kind, text: text}
-		}
+	if kind := rpccode.Kind(sent.Code()); kind != nil {
+		return &remote{kind: kind, text: text}
 	}
 	switch sent.Code() {
 	case connect.CodePermissionDenied:
