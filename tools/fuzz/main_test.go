@@ -51,3 +51,18 @@ func TestThisModuleHasTargets(t *testing.T) {
 		t.Errorf("one is missing in %v", got)
 	}
 }
+
+func TestTheEndOfItsTimeIsNoFinding(t *testing.T) {
+	const head = "fuzz: elapsed: 3s, execs: 30039 (0/sec), new interesting: 83 (total: 85)\n--- FAIL: FuzzEntry (3.08s)\n"
+	for out, want := range map[string]bool{
+		head + "    context deadline exceeded\nFAIL\nexit status 1\n": true,
+		head + "    --- FAIL: FuzzEntry (0.00s)\n        entry_test.go:9: context deadline exceeded\n    \n    Failing input written to testdata/fuzz/FuzzEntry/1\n": false,
+		head + "    fuzzing process hung or terminated unexpectedly while minimizing: EOF\n    Failing input written to testdata/fuzz/FuzzEntry/1\n":                 false,
+		head + "    context deadline exceeded\n    Failing input written to testdata/fuzz/FuzzEntry/1\n":                                                             false,
+		"# wrenn.dev/wrenn/tools/fuzz\ncontext deadline exceeded\n":                                                                                                  false,
+	} {
+		if got := lateStop([]byte(out)); got != want {
+			t.Errorf("%v for %q", got, out)
+		}
+	}
+}
