@@ -20,6 +20,8 @@ import (
 const (
 	startPatience = time.Minute
 	stopPatience  = 5 * time.Second
+	// outputPatience is for the rest of its output, once it has ended.
+	outputPatience = time.Second
 )
 
 // Lost is the error of a machine that ended without being asked to: its kernel died, it hung, or QEMU was killed.
@@ -75,6 +77,7 @@ func Start(ctx context.Context, c Config) (*Machine, error) {
 	cmd.Env = append(cmd.Env, "TMPDIR="+c.Temp)
 	cmd.Stdout, cmd.Stderr = m.console, m.console
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = outputPatience
 	if err := m.launch(); err != nil {
 		closeAll(conns)
 		return nil, fmt.Errorf("start QEMU: %w", err)

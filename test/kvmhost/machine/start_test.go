@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -34,7 +35,7 @@ const greet = `echo '` + greeting + `' >&5; read -u 5 request; echo '{"return": 
 `
 
 func TestStartAndStop(t *testing.T) {
-	m, err := Start(t.Context(), Config{Tools: fakeTree(t, greet+`echo hello; head -c 1 <&3 >&3; sleep 1000`)})
+	m, err := Start(t.Context(), Config{Tools: fakeTree(t, greet+`echo hello; head -c 1 <&3 >&3; exec sleep 1000`)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +56,21 @@ func TestStartAndStop(t *testing.T) {
 	}
 	if got := m.Console(); got != "hello" {
 		t.Errorf("console %q", got)
+	}
+}
+
+// TestStopWithAChild has a process that outlives QEMU and holds its output.
+func TestStopWithAChild(t *testing.T) {
+	m, err := Start(t.Context(), Config{Tools: fakeTree(t, greet+`sleep 1000 & head -c 1 <&3 >&3; wait`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(-m.Pid(), syscall.SIGKILL) }) // the group is the child's alone by now
+	if err := m.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := m.Stop(); err != nil {
+		t.Error(err)
 	}
 }
 
