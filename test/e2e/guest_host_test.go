@@ -54,7 +54,7 @@ func TestGuest(t *testing.T) {
 		"template": "base", "user": "user:1000:1000", "home": "/home/user:/home/user", "sudo": "0", "cpus": "2", "zeros": "0",
 		"tools": "6", "overlay": "1", "mountpoints": "", "meta-template": got["template"], "meta-id": got["id"], "hostname": got["id"],
 		"meta-v1": "401", "rpc-none": "401", "rpc-wrong": "401", "health": "204", "envd-environ": "0", "own-environ": "0",
-		"meta-keys": "WRENN_HOSTNAME,WRENN_SANDBOX_ID,WRENN_TEMPLATE_ID,",
+		"meta-keys": "WRENN_HOSTNAME,WRENN_SANDBOX_ID,WRENN_START,WRENN_TEMPLATE_ID,",
 	} {
 		if name == "template" {
 			if got[name] == "" {
