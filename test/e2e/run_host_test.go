@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -97,12 +98,29 @@ func TestCtrlCEndsCommandAndSandbox(t *testing.T) {
 	}
 }
 
+// TestCtrlCDuringTheStart stops a boot, which is long enough to be seen, as soon as the sandbox is on record.
 func TestCtrlCDuringTheStart(t *testing.T) {
 	nothingLeft(t)
-	cmd := command(t, nil, "run", "--", "true")
-	timer := time.AfterFunc(2*time.Second, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
-	defer timer.Stop()
-	finish(t, cmd).want(t, 130)
+	cmd := command(t, nil, "run", "--cold", "--", "true")
+	over := make(chan struct{})
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		for tick := time.NewTicker(20 * time.Millisecond); ; {
+			if out, err := command(t, nil, "ls").Output(); err == nil && bytes.Contains(out, []byte("starting")) {
+				_ = cmd.Process.Signal(syscall.SIGTERM)
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-over:
+				return
+			}
+		}
+	})
+	r := finish(t, cmd)
+	close(over)
+	watcher.Wait()
+	r.want(t, 130)
 }
 
 var idPattern = regexp.MustCompile(`cl-[0-9a-z]{20}`)
