@@ -85,6 +85,7 @@ type counter struct {
 	n int64
 }
 
+// Read reads, and counts the bytes.
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)

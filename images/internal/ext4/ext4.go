@@ -86,6 +86,7 @@ type tail struct{ text []byte }
 
 const maxTail = 4096
 
+// Write keeps the end of what was written so far, maxTail bytes of it.
 func (t *tail) Write(p []byte) (int, error) {
 	t.text = append(t.text, p...)
 	t.text = t.text[max(0, len(t.text)-maxTail):]

@@ -58,10 +58,12 @@ type Machine interface {
 // fixed is a machine that can't be frozen.
 type fixed struct{ reason error }
 
+// Freeze refuses, with the reason.
 func (f fixed) Freeze() error {
 	return fmt.Errorf("this machine can't be frozen: %w", f.reason)
 }
 
+// Distinguish refuses, with the reason.
 func (f fixed) Distinguish(context.Context, clone.Identity) (clone.Report, error) {
 	return clone.Report{}, fmt.Errorf("this machine can't be made distinct: %w", f.reason)
 }
