@@ -40,9 +40,8 @@ const snapshotName = "bench"
 
 // frozen is the state of the benches of freezing: a snapshot that others start from.
 type frozen struct {
-	parts      *assembly.Parts
-	spec       sandbox.Spec
-	pauseSteps []vmm.Step
+	parts *assembly.Parts
+	spec  sandbox.Spec
 }
 
 // freezeOne makes the snapshot. The returned function removes it.
@@ -86,12 +85,13 @@ func (f *frozen) startToOutput(ctx context.Context, runs int) ([]figure, error) 
 	}
 	defer os.Remove(memory)
 	var ours, bare, without []time.Duration
+	var steps []vmm.Step
 	for i := range runs {
 		b, err := loadBare(ctx, f.parts, memory)
 		if err != nil {
 			return nil, fmt.Errorf("bare Firecracker: %w", err)
 		}
-		o, err := f.startOnce(ctx)
+		o, did, err := f.startOnce(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -100,7 +100,10 @@ func (f *frozen) startToOutput(ctx context.Context, runs int) ([]figure, error) 
 			return nil, err
 		}
 		fmt.Printf("start %d of %d: sandbox %.2f s, without its working set %.2f s, bare Firecracker %.2f s\n", i+1, runs, o.Seconds(), w.Seconds(), b.Seconds())
-		ours, bare, without = append(ours, o), append(bare, b), append(without, w)
+		ours, bare, without, steps = append(ours, o), append(bare, b), append(without, w), append(steps, did...)
+	}
+	if err := printCosts(os.Stdout, "a start of a frozen sandbox", steps); err != nil {
+		return nil, err
 	}
 	return []figure{
 		compare("frozen to first output", resumeLimit, ours, bare).overlapping(),
@@ -108,12 +111,12 @@ func (f *frozen) startToOutput(ctx context.Context, runs int) ([]figure, error) 
 	}, nil
 }
 
-func (f *frozen) startOnce(ctx context.Context) (time.Duration, error) {
+func (f *frozen) startOnce(ctx context.Context) (took time.Duration, steps []vmm.Step, err error) {
 	sb, took, err := f.start(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("sandbox: %w", err)
+		return 0, nil, fmt.Errorf("sandbox: %w", err)
 	}
-	return took, end(ctx, sb)
+	return took, sb.Steps, end(ctx, sb)
 }
 
 // startWithoutSet hides the working set for one start.
@@ -127,7 +130,7 @@ func (f *frozen) startWithoutSet(ctx context.Context) (took time.Duration, err e
 	if err := os.Rename(set, hidden); err != nil {
 		return 0, fmt.Errorf("no working set was recorded: %w", err)
 	}
-	took, err = f.startOnce(ctx)
+	took, _, err = f.startOnce(ctx)
 	_ = os.Remove(set) // of this start
 	return took, errors.Join(err, os.Rename(hidden, set))
 }
@@ -152,6 +155,7 @@ func (f *frozen) open(ctx context.Context, build string) (*snapshot.Build, error
 func (f *frozen) pause(ctx context.Context, runs int) ([]figure, error) {
 	var ours, bare []time.Duration
 	var written []float64
+	var steps []vmm.Step
 	for i := range runs {
 		b, err := f.changed(ctx, func(sb *sandbox.Sandbox) (time.Duration, error) {
 			took, err := f.pauseBare(ctx, sb)
@@ -162,7 +166,9 @@ func (f *frozen) pause(ctx context.Context, runs int) ([]figure, error) {
 		}
 		share := 0.0
 		o, err := f.changed(ctx, func(sb *sandbox.Sandbox) (took time.Duration, err error) {
-			took, share, err = f.pauseOurs(ctx, sb)
+			var did []vmm.Step
+			took, did, share, err = f.pauseOurs(ctx, sb)
+			steps = append(steps, did...)
 			return took, errors.Join(err, cleanup.Do(ctx, func(ctx context.Context) error { return f.parts.Manager.Destroy(ctx, sb.ID, "measured") }))
 		})
 		if err != nil {
@@ -171,15 +177,15 @@ func (f *frozen) pause(ctx context.Context, runs int) ([]figure, error) {
 		fmt.Printf("pause %d of %d: sandbox %.3f s, bare Firecracker %.3f s; written %.3f of what changed\n", i+1, runs, o.Seconds(), b.Seconds(), share)
 		ours, bare, written = append(ours, o), append(bare, b), append(written, share)
 	}
+	if err := printCosts(os.Stdout, "a pause", steps); err != nil {
+		return nil, err
+	}
 	return []figure{
 		compare("pause", pauseLimit, ours, bare).overlapping(),
 		{Name: "bytes written by a pause / of the pages that changed", Ours: median(written), Theirs: 1, Unit: "x", Ratio: median(written),
 			Limit: writeLimit, Better: "lower", Runs: runs, Spread: spread(written)},
 	}, nil
 }
-
-// printPause prints what each step of the pauses took.
-func (f *frozen) printPause() error { return printCosts(os.Stdout, "a pause", f.pauseSteps) }
 
 // changed starts a sandbox, lets its guest write to dirtyMiB of its memory, and hands it to fn, which ends it.
 func (f *frozen) changed(ctx context.Context, fn func(*sandbox.Sandbox) (time.Duration, error)) (time.Duration, error) {
@@ -199,16 +205,15 @@ func (f *frozen) changed(ctx context.Context, fn func(*sandbox.Sandbox) (time.Du
 }
 
 // pauseOurs pauses a sandbox.
-func (f *frozen) pauseOurs(ctx context.Context, sb *sandbox.Sandbox) (took time.Duration, share float64, err error) {
+func (f *frozen) pauseOurs(ctx context.Context, sb *sandbox.Sandbox) (took time.Duration, steps []vmm.Step, share float64, err error) {
 	began := time.Now()
-	steps, err := sb.Pause(ctx, "measured")
+	steps, err = sb.Pause(ctx, "measured")
 	took = time.Since(began)
 	if err != nil {
-		return 0, 0, errors.Join(err, end(ctx, sb))
+		return 0, nil, 0, errors.Join(err, end(ctx, sb))
 	}
-	f.pauseSteps = append(f.pauseSteps, steps...)
 	share, err = f.writtenShare(ctx, sb.Build())
-	return took, share, err
+	return took, steps, share, err
 }
 
 // writtenShare is what a build takes of the disk, without the disk's own part, beside the pages that it is of.

@@ -1,7 +1,7 @@
 // Wrenn-bench measures what must be fast against the bare mechanism, in turn in one run, and prints the ratios. It needs a
 // host that can run sandboxes; `make bench` gives it one.
 //
-//	wrenn-bench [--runs N] [--out bench.json]
+//	wrenn-bench [--runs N] [--only REGEXP] [--out bench.json]
 //
 // It exits with 1 when a figure breaks its limit.
 package main
@@ -13,10 +13,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
+	"strings"
 	"syscall"
 
 	"wrenn.dev/wrenn/internal/assembly"
 	"wrenn.dev/wrenn/internal/cleanup"
+	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/pager/pagertest"
 	"wrenn.dev/wrenn/internal/pager/process"
 )
@@ -27,6 +30,7 @@ func main() {
 	}
 	pagertest.Main()
 	runs := flag.Int("runs", 7, "pairs to measure")
+	only := flag.String("only", "", "measure only what this regular expression matches: "+strings.Join(names(benches(nil, nil, 0)), ", "))
 	out := flag.String("out", "bench.json", "file for the figures as JSON")
 	var cfg assembly.Config
 	flag.StringVar(&cfg.StateDir, "state-dir", "/var/lib/wrenn", "folder of all state")
@@ -36,7 +40,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	code, err := run(ctx, cfg, *runs, *out)
+	code, err := run(ctx, cfg, *runs, *only, *out)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "wrenn-bench:", err)
 		code = 2
@@ -44,12 +48,16 @@ func main() {
 	os.Exit(code)
 }
 
-func run(ctx context.Context, cfg assembly.Config, runs int, out string) (int, error) {
+func run(ctx context.Context, cfg assembly.Config, runs int, only, out string) (int, error) {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return 0, errs.Field("--only", err.Error(), "give a regular expression")
+	}
 	parts, err := assembly.New(cfg)
 	if err != nil {
 		return 0, err
 	}
-	figures, err := measure(ctx, parts, runs)
+	figures, err := measure(ctx, parts, runs, wanted)
 	if err != nil {
 		return 0, err
 	}
@@ -72,27 +80,51 @@ func run(ctx context.Context, cfg assembly.Config, runs int, out string) (int, e
 // crowdSize is how many sandboxes start at once: an emulated host has one CPU for them.
 const crowdSize = 8
 
-// measure takes all figures.
-func measure(ctx context.Context, parts *assembly.Parts, runs int) (figures []figure, err error) {
+// bench measures one thing that must be fast.
+type bench struct {
+	name string
+	take func(context.Context) ([]figure, error)
+}
+
+// benches are all of them, in the order in which they are taken.
+func benches(parts *assembly.Parts, f *frozen, runs int) []bench {
+	return []bench{
+		{"boot", func(ctx context.Context) ([]figure, error) { return bootToOutput(ctx, parts, runs) }},
+		{"start", func(ctx context.Context) ([]figure, error) { return f.startToOutput(ctx, runs) }},
+		{"pause", func(ctx context.Context) ([]figure, error) { return f.pause(ctx, runs) }},
+		{"crowd", func(ctx context.Context) ([]figure, error) { return f.crowd(ctx, crowdSize) }},
+		{"pager-size", func(ctx context.Context) ([]figure, error) { return f.pagerSize(ctx) }},
+		{"pager-loop", func(ctx context.Context) ([]figure, error) { return pagerLoop(ctx, runs) }},
+	}
+}
+
+func names(list []bench) []string {
+	var out []string
+	for _, b := range list {
+		out = append(out, b.name)
+	}
+	return out
+}
+
+// measure takes the figures of the benches whose names match.
+func measure(ctx context.Context, parts *assembly.Parts, runs int, wanted *regexp.Regexp) (figures []figure, err error) {
 	f, remove, err := freezeOne(ctx, parts)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, cleanup.Do(ctx, remove)) }()
-	for _, bench := range []func() ([]figure, error){
-		func() ([]figure, error) { return bootToOutput(ctx, parts, runs) },
-		func() ([]figure, error) { return f.startToOutput(ctx, runs) },
-		func() ([]figure, error) { return f.pause(ctx, runs) },
-		func() ([]figure, error) { return nil, f.printPause() },
-		func() ([]figure, error) { return f.crowd(ctx, crowdSize) },
-		func() ([]figure, error) { return f.pagerSize(ctx) },
-		func() ([]figure, error) { return pagerLoop(ctx, runs) },
-	} {
-		some, err := bench()
+	for _, b := range benches(parts, f, runs) {
+		if !wanted.MatchString(b.name) {
+			continue
+		}
+		some, err := b.take(ctx)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", b.name, err)
 		}
 		figures = append(figures, some...)
+	}
+	if len(figures) == 0 {
+		return nil, errs.Field("--only", "no bench is called "+wanted.String(), "give one of "+strings.Join(names(benches(parts, f, runs)), ", "))
 	}
 	return figures, nil
 }
