@@ -79,15 +79,10 @@ func (f *frozen) start(ctx context.Context) (sb *sandbox.Sandbox, took time.Dura
 // same memory from one file which is in the page cache, and whose disk and network are there already. It also compares starts with
 // and without the recorded working set.
 func (f *frozen) startToOutput(ctx context.Context, runs int) ([]figure, error) {
-	memory, err := f.flatMemory(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(memory)
 	var ours, bare, without []time.Duration
 	var steps []vmm.Step
 	for i := range runs {
-		b, err := loadBare(ctx, f.parts, memory)
+		b, err := f.loadBare(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("bare Firecracker: %w", err)
 		}

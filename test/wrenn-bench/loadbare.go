@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"wrenn.dev/wrenn/internal/assembly"
 	"wrenn.dev/wrenn/internal/cleanup"
 	"wrenn.dev/wrenn/internal/disk"
 	"wrenn.dev/wrenn/internal/guest/client"
@@ -31,39 +30,56 @@ func (f *frozen) openNamed(ctx context.Context) (*snapshot.Build, error) {
 	return f.open(ctx, build)
 }
 
-// flatMemory writes the whole memory of the snapshot into one file, as a snapshot of Firecracker alone has it.
-func (f *frozen) flatMemory(ctx context.Context) (path string, err error) {
-	b, err := f.openNamed(ctx)
-	if err != nil {
-		return "", err
-	}
+// flatMemory writes the whole memory of the snapshot into one new file, as a snapshot of Firecracker alone has it. What was written is
+// in the page cache.
+func (f *frozen) flatMemory(b *snapshot.Build) (path string, err error) {
 	out, err := os.CreateTemp(f.parts.StateDir, "bench-memory-")
 	if err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, out.Close()) }()
+	defer func() {
+		if err = errors.Join(err, out.Close()); err != nil {
+			err = errors.Join(err, os.Remove(out.Name()))
+		}
+	}()
+	if err := out.Truncate(b.Map.Pages() * blockmap.PageSize); err != nil {
+		return "", err
+	}
 	pages := b.Pages()
 	defer pages.Close()
 	buf := make([]byte, 256*blockmap.PageSize)
-	for page := int64(0); page < b.Map.Pages(); page += 256 {
-		if err := pages.ReadPages(page, buf); err != nil {
-			return "", err
-		}
-		if _, err := out.Write(buf); err != nil {
-			return "", err
+	for r := range b.Map.Ranges() {
+		for at, end := r.Start, r.Start+r.Count; at < end && !r.Zero(); {
+			part := buf[:min(int64(len(buf)), (end-at)*blockmap.PageSize)]
+			if err := pages.ReadPages(at, part); err != nil {
+				return "", err
+			}
+			if _, err := out.WriteAt(part, at*blockmap.PageSize); err != nil {
+				return "", err
+			}
+			at += int64(len(part)) / blockmap.PageSize
 		}
 	}
 	return out.Name(), nil
 }
 
 // loadBare measures Firecracker alone, without jail, pager or record, from its start to the first output of a command.
-func loadBare(ctx context.Context, parts *assembly.Parts, memory string) (took time.Duration, err error) {
+//
+// Its memory is in a file of its own each time. An emulated CPU keeps what it translated by the physical page that the code was in, and
+// a file that stays in the page cache would have the guest's code translated already, which no memory that is filled anew has.
+func (f *frozen) loadBare(ctx context.Context) (took time.Duration, err error) {
+	parts := f.parts
 	cu := cleanup.New(ctx)
 	defer cu.Clean(&err)
-	b, err := (&frozen{parts: parts}).openNamed(ctx)
+	b, err := f.openNamed(ctx)
 	if err != nil {
 		return 0, err
 	}
+	memory, err := f.flatMemory(b)
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(memory)
 	host, err := prepareBare(ctx, parts, cu, disk.Spec{Store: b.Path(manifest.Disk), SizeBytes: b.Manifest.Machine.DiskBytes})
 	if err != nil {
 		return 0, err
