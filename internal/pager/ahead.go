@@ -11,8 +11,8 @@ import (
 
 const (
 	// prefetchBatch is how many pages of the working set are sorted and joined at a time. They were needed in that order, so a batch
-	// is a compromise between the order and long runs.
-	prefetchBatch = 64
+	// is a compromise between the order and long runs: of some thousand pages hardly two neighbours are needed soon after each other.
+	prefetchBatch = 1024
 	// scanStep bounds how much of the layout is looked at without making a page.
 	scanStep = 1024
 )

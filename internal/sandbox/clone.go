@@ -80,7 +80,7 @@ func (s *Sandbox) Fork(ctx context.Context, count int, step func(vmm.Step)) ([]F
 		return nil, steps.all(), fmt.Errorf("fork %s: %w", s.ID, err)
 	}
 	o := origin{template: s.record.Template, templateID: s.record.TemplateID, snapshot: s.record.Snapshot, parts: b.Manifest.Machine, build: b}
-	spec := Spec{Policy: s.record.Policy, Keep: s.record.Kept}
+	spec := Spec{Policy: s.record.Policy, Keep: s.record.Kept, Stream: s.record.Stream}
 	clones := make([]Forked, count)
 	var wg sync.WaitGroup
 	width := make(chan struct{}, forkWidth)

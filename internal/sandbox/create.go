@@ -65,7 +65,7 @@ func (s *start) open(ctx context.Context, o origin, spec Spec, cu *cleanup.Stack
 		return err
 	}
 	s.record = &Record{Version: RecordVersion, ID: spec.ID, Note: spec.Note, Template: o.template, TemplateID: o.templateID, Snapshot: o.snapshot,
-		Parts: o.parts, Policy: spec.Policy, Kept: spec.Keep}
+		Parts: o.parts, Policy: spec.Policy, Kept: spec.Keep, Stream: spec.Stream}
 	reason := "asked for, from a boot"
 	if o.build != nil {
 		s.record.Build, reason = o.build.ID, "asked for, from build "+o.build.ID

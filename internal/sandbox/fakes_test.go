@@ -66,6 +66,7 @@ type fakePagers struct {
 type fakePager struct {
 	dir   string
 	words string
+	left  bool
 	once  sync.Once
 	done  chan struct{}
 }
@@ -105,7 +106,7 @@ func (f *fakePagers) Start(_ context.Context, spec process.Spec) (Pager, error) 
 func (f *fakePagers) Recover(_ context.Context, sandbox string, _ process.Handle) (Pager, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if p := f.running[sandbox]; p != nil && !p.ended() {
+	if p := f.running[sandbox]; p != nil && (!p.ended() || p.left) {
 		return p, nil
 	}
 	return nil, fmt.Errorf("pager of %s: %w", sandbox, errs.ErrNotFound)
@@ -139,6 +140,15 @@ func (f *fakePagers) die(sandbox, words string) {
 	f.running[sandbox].end(words)
 }
 
+// leave ends a sandbox's pager because all memory is in.
+func (f *fakePagers) leave(sandbox string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.running[sandbox]
+	p.left = true
+	p.end("")
+}
+
 func (p *fakePager) end(words string) {
 	p.once.Do(func() { p.words = words; close(p.done) })
 }
@@ -155,11 +165,12 @@ func (p *fakePager) ended() bool {
 func (p *fakePager) Handle() process.Handle { return process.Handle{PID: 1} }
 func (p *fakePager) Socket() string         { return filepath.Join(p.dir, "socket") }
 func (p *fakePager) Done() <-chan struct{}  { return p.done }
+func (p *fakePager) Left() bool             { return p.left }
 func (p *fakePager) LastWords() string      { return p.words }
 func (p *fakePager) Close() error           { return nil }
 
 func (p *fakePager) StopRecording(context.Context) (string, error) {
-	if p.ended() {
+	if p.ended() && !p.left {
 		return "", errors.New("it has ended")
 	}
 	return filepath.Join(p.dir, "set"), nil

@@ -53,7 +53,8 @@ type Record struct {
 	Snapshot   string           `json:"snapshot,omitempty"` // the name of the snapshot that it began from, if any
 	Parts      manifest.Machine `json:"parts"`              // what the machine is made of
 	Policy     network.Policy   `json:"policy"`
-	Kept       bool             `json:"kept"` // it outlives the process that made it
+	Kept       bool             `json:"kept"`             // it outlives the process that made it
+	Stream     bool             `json:"stream,omitempty"` // see Spec
 	State      State            `json:"state"`
 	Changes    []Change         `json:"changes"` // the last of them
 	Slot       *int             `json:"slot,omitempty"`

@@ -40,6 +40,10 @@ func TestRecover(t *testing.T) {
 			sb.Leave()
 			w.pagers.die(sb.ID, "killed")
 		}, nil, Lost, "its page-fault server ended while nobody watched"},
+		"running, pager left": {func(w *world, sb *Sandbox) {
+			sb.Leave()
+			w.pagers.leave(sb.ID)
+		}, nil, Running, "adopted"},
 		"paused":                             {pause, nil, Paused, "paused"},
 		"paused, host restarted":             {pause, rebooted, Paused, "paused"},
 		"pausing":                            {left(Pausing), nil, Running, "adopted"},

@@ -43,6 +43,9 @@ type Spec struct {
 	Keep bool
 	// Cold boots the machine although the template has a warm build. So do sizes other than the template's, and Console.
 	Cold bool
+	// Stream brings in the whole memory of a sandbox that began from a build when there is nothing else to do, instead of each page when
+	// it is first touched: it is slow nowhere then, and its pager ends. It takes all of the memory on the host.
+	Stream bool
 	// Console connects the guest's serial port to the console log. It slows the boot.
 	Console bool
 	// ID is the id that the sandbox gets; empty is a new one.
@@ -86,6 +89,7 @@ type Pager interface {
 	Handle() process.Handle
 	Socket() string
 	Done() <-chan struct{}
+	Left() bool
 	LastWords() string
 	// StopRecording ends the record of the working set and returns its file.
 	StopRecording(ctx context.Context) (path string, err error)

@@ -139,7 +139,7 @@ func copyFile(dst, src string) error {
 // startPager starts the page-fault server of the build's memory.
 func (s *start) startPager(ctx context.Context) (err error) {
 	spec := process.Spec{ID: s.record.ID, Builds: s.m.buildsDir(), Build: s.build.ID, Machine: s.m.uid(s.slot.Index),
-		Become: s.m.pagerUID(s.slot.Index)}
+		Become: s.m.pagerUID(s.slot.Index), Stream: s.record.Stream}
 	if path := s.m.workingSet(s.build.ID); exists(path) {
 		spec.Prefetch = path
 	}
@@ -187,6 +187,9 @@ func (s *start) blamePager(err error) error {
 	}
 	select {
 	case <-s.pager.Done():
+		if s.pager.Left() {
+			return err
+		}
 		return fmt.Errorf("%w; its pager ended: %s", err, s.pager.LastWords())
 	default:
 		return err
@@ -262,14 +265,10 @@ func (s *start) answer(ctx context.Context) error {
 
 // whileBothLive ends a wait for the guest with the machine's end or its pager's.
 func (s *start) whileBothLive(ctx context.Context, machine vmm.Machine, cancel context.CancelCauseFunc) {
-	var pagerDone <-chan struct{}
-	if s.pager != nil {
-		pagerDone = s.pager.Done()
-	}
 	select {
 	case <-machine.Done():
 		cancel(s.blamePager(died(machine)))
-	case <-pagerDone:
+	case <-diedWithout(ctx.Done(), s.pager):
 		cancel(pagerDied(s.pager.LastWords()))
 	case <-ctx.Done():
 	}

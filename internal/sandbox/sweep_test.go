@@ -28,6 +28,44 @@ func TestAPagerThatDiesTakesItsMachine(t *testing.T) {
 	w.empty()
 }
 
+// TestAPagerThatLeavesIsNotMissed has the memory of a sandbox come in as a whole. It runs on without its pager, in this process' hands
+// and in another's, and what its start touched is kept for the next one.
+func TestAPagerThatLeavesIsNotMissed(t *testing.T) {
+	w := newWorld(t)
+	sb := w.create(Spec{Keep: true, Stream: true})
+	if !w.pagers.last.Stream {
+		t.Error("the pager was not told to")
+	}
+	w.pagers.leave(sb.ID)
+	if clones, _, err := sb.Fork(t.Context(), 1, nil); err != nil || clones[0].Err != nil || !w.pagers.last.Stream {
+		t.Errorf("a fork: %+v, %v", clones, err)
+	} else if err := clones[0].Sandbox.Destroy(t.Context(), "done"); err != nil {
+		t.Error(err)
+	}
+	sb.Leave()
+	again, err := w.Adopt(t.Context(), sb.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-again.Machine.Done():
+		t.Error("its machine was ended")
+	case <-again.Ended():
+		t.Error("it ended")
+	default:
+	}
+	if _, err := again.Pause(t.Context(), "idle"); err != nil {
+		t.Error(err)
+	}
+	if set, err := readWorkingSet(w.workingSet(again.record.Began)); err != nil || len(set.Pages) == 0 {
+		t.Errorf("the working set: %v, %v", set, err)
+	}
+	if err := w.Destroy(t.Context(), sb.ID, "done"); err != nil {
+		t.Error(err)
+	}
+	w.empty()
+}
+
 func TestAdopt(t *testing.T) {
 	w := newWorld(t)
 	sb := w.create(Spec{Keep: true})

@@ -13,14 +13,10 @@ func (m *Manager) Watch(changed func(id string, c Change)) { m.changed = changed
 // Ended is closed when the sandbox has ended by itself and that is on record. It stays open when it is paused, left or destroyed.
 func (s *Sandbox) Ended() <-chan struct{} { return s.over }
 
-// watch puts on record when the machine ends. When its pager does, it ends the machine: its threads would sleep for ever. Once the
-// sandbox is given up, its id may be another machine's, and nothing is ended any more.
+// watch puts on record when the machine ends. When its pager does, it ends the machine: its threads would sleep for ever. A pager that
+// left is not missed. Once the sandbox is given up, its id may be another machine's, and nothing is ended any more.
 func (s *Sandbox) watch() {
-	machine, pager := s.Machine, s.pager
-	var pagerDone <-chan struct{}
-	if pager != nil {
-		pagerDone = pager.Done()
-	}
+	machine, pagerDied := s.Machine, diedWithout(s.left, s.pager)
 	go func() {
 		select {
 		case <-s.left:
@@ -28,7 +24,7 @@ func (s *Sandbox) watch() {
 		case <-machine.Done():
 			s.lost()
 			return
-		case <-pagerDone:
+		case <-pagerDied:
 		}
 		select {
 		case <-s.left:
@@ -40,6 +36,24 @@ func (s *Sandbox) watch() {
 		}
 		s.lost()
 	}()
+}
+
+// diedWithout is closed when a pager has ended that its machine still needs. It is followed until over is closed; nil is no pager.
+func diedWithout(over <-chan struct{}, pager Pager) <-chan struct{} {
+	if pager == nil {
+		return nil
+	}
+	died := make(chan struct{})
+	go func() {
+		select {
+		case <-over:
+		case <-pager.Done():
+			if !pager.Left() {
+				close(died)
+			}
+		}
+	}()
+	return died
 }
 
 // lost puts on record that the sandbox has failed, unless an operation has ended it meanwhile.

@@ -35,7 +35,7 @@ func run(args []string) error {
 	socket, control := fs.String("socket", "", "socket for the machine"), fs.String("control", "", "socket for commands")
 	record, prefetch := fs.String("record", "", "file for the working set"), fs.String("prefetch", "", "working set to bring in first")
 	machine, become := fs.Int("machine", 0, "uid of the machine"), fs.Int("become", 0, "uid to run under")
-	stream := fs.Bool("stream", false, "bring in everything")
+	stream := fs.Bool("stream", false, "bring in everything, and end")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -43,18 +43,37 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	ready := os.NewFile(readyFD, "ready")
-	return pager.Run(context.Background(), pager.Config{
+	folder, err := os.OpenRoot(filepath.Dir(*record)) // while there is the privilege to
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	ready, end := os.NewFile(readyFD, "ready"), ""
+	err = pager.Run(context.Background(), pager.Config{
 		Layout: layout, Files: files,
 		Listen:  pager.Socket{Path: *socket, UID: *machine, GID: *machine},
 		Control: &pager.Socket{Path: *control, UID: 0, GID: 0},
 		Peer:    pager.Peer{UID: *machine}, DropTo: &pager.Identity{UID: *become, GID: *become},
-		Prefetch: *prefetch, Record: *record, MaxPages: maxRecord, Stream: *stream,
+		Prefetch: *prefetch, Record: *record, MaxPages: maxRecord, Stream: *stream, Leave: *stream,
+		Metrics: func(s pager.Stats) { end = s.End },
 		Ready: func() error {
 			_, err := ready.Write([]byte{1})
 			return errors.Join(err, ready.Close())
 		},
 	})
+	if err != nil || end != pager.EndAllIn {
+		return err
+	}
+	return leave(folder)
+}
+
+// leave says that the machine goes on without its pager. One that is killed before counts as dead, and its machine ends with it.
+func leave(folder *os.Root) error {
+	f, err := folder.OpenFile(leftName, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // open reads a build's map and opens the memory file of every build in it. Whether they are what was written was seen before

@@ -40,6 +40,7 @@ const (
 	controlName = "control"     // for us
 	wordsName   = "last-words"  // standard error
 	recordName  = "working-set" // of this start
+	leftName    = "left"        // made when all memory is in and the machine needs no pager any more
 )
 
 // pidsMax bounds a pager's threads.
@@ -70,7 +71,7 @@ type Spec struct {
 	Machine int
 	// Become is the uid and gid that the pager runs under.
 	Become int
-	// Stream brings in everything when there is nothing else to do.
+	// Stream brings in everything when there is nothing else to do, and then ends the pager: see Left.
 	Stream bool
 }
 
@@ -80,6 +81,7 @@ type Process struct {
 	folder  string
 	handle  Handle
 	child   bool
+	left    bool // written before done is closed
 	done    chan struct{}
 }
 
@@ -152,7 +154,7 @@ func (s Starter) Start(ctx context.Context, spec Spec) (_ *Process, err error) {
 	return p, nil
 }
 
-// Recover returns the running pager that a handle tells of. ErrNotFound when it is gone.
+// Recover returns the pager that a handle tells of: it runs, or has left. ErrNotFound when it is gone otherwise.
 func (s Starter) Recover(_ context.Context, sandbox string, h Handle) (*Process, error) {
 	gone := func(why error) error {
 		return fmt.Errorf("pager %d of %s: %w", h.PID, sandbox, errors.Join(why, errs.ErrNotFound))
@@ -164,6 +166,11 @@ func (s Starter) Recover(_ context.Context, sandbox string, h Handle) (*Process,
 	if boot != h.BootID {
 		return nil, gone(errors.New("it ran before the host was started"))
 	}
+	if hasLeft(s.folder(sandbox)) {
+		p := &Process{folder: s.folder(sandbox), handle: h, child: true, left: true, done: make(chan struct{})}
+		close(p.done)
+		return p, nil
+	}
 	process, err := proc.Open(h.PID)
 	if err != nil {
 		return nil, gone(err)
@@ -174,6 +181,12 @@ func (s Starter) Recover(_ context.Context, sandbox string, h Handle) (*Process,
 		return nil, errors.Join(gone(errors.Join(err, serr)), process.Close())
 	}
 	return watch(process, s.folder(sandbox), h, nil), nil
+}
+
+// hasLeft says whether the pager of a folder let go of the memory. Only the pager can have said so: the folder is its own.
+func hasLeft(folder string) bool {
+	_, err := os.Lstat(filepath.Join(folder, leftName))
+	return err == nil
 }
 
 // Remove ends the sandbox's pager and removes its group and folder. It is idempotent.
@@ -223,6 +236,7 @@ func watch(process *proc.Process, folder string, h Handle, collect func()) *Proc
 			collect()
 			_ = process.Close()
 		}
+		p.left = hasLeft(folder)
 		close(p.done)
 	}()
 	return p
@@ -236,6 +250,9 @@ func (p *Process) Socket() string { return filepath.Join(p.folder, socketName) }
 
 // Done is closed as soon as the process is gone.
 func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Left says that the pager ended because all memory is in: its machine goes on without it. Valid once Done is closed.
+func (p *Process) Left() bool { return p.left }
 
 // LastWords is the end of what the pager said before it ended, one line.
 func (p *Process) LastWords() string {
@@ -256,10 +273,18 @@ func (p *Process) Client() pager.Client {
 	return pager.Client{Path: filepath.Join(p.folder, controlName)}
 }
 
-// StopRecording ends the record of the working set and returns its file.
+// StopRecording ends the record of the working set and returns its file. A pager that has left has done so.
 func (p *Process) StopRecording(ctx context.Context) (path string, err error) {
+	path = filepath.Join(p.folder, recordName)
+	select {
+	case <-p.done:
+		if p.left {
+			return path, nil
+		}
+	default:
+	}
 	_, err = p.Client().StopRecording(ctx)
-	return filepath.Join(p.folder, recordName), err
+	return path, err
 }
 
 // Close gives up what the watching costs. It does not end the process, and does nothing for a child of this process.

@@ -166,6 +166,39 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// TestOneThatLeft is found again as one that is not missed, and only if it has said so.
+func TestOneThatLeft(t *testing.T) {
+	w := newWorld(t)
+	sandbox, p := w.start()
+	if err := unix.Kill(p.Handle().PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	w.ended(p)
+	if p.Left() {
+		t.Error("one that was killed is not missed")
+	}
+	folder, err := os.OpenRoot(w.folder(sandbox))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(leave(folder), folder.Close()); err != nil {
+		t.Fatal(err)
+	}
+	again, err := w.Recover(t.Context(), sandbox, p.Handle())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ended(again)
+	if _, err := again.StopRecording(t.Context()); err != nil || !again.Left() {
+		t.Errorf("left %v, record %v", again.Left(), err)
+	}
+	h := p.Handle()
+	h.BootID = "x"
+	if _, err := w.Recover(t.Context(), sandbox, h); !errors.Is(err, errs.ErrNotFound) {
+		t.Errorf("before another boot: %v", err)
+	}
+}
+
 func TestWhatCannotServeSaysWhy(t *testing.T) {
 	w := newWorld(t)
 	for _, c := range []struct {

@@ -26,6 +26,7 @@ type Pagers struct {
 type Pager struct {
 	dir   string
 	words string
+	left  bool
 	once  sync.Once
 	done  chan struct{}
 }
@@ -54,7 +55,7 @@ func (f *Pagers) Start(_ context.Context, spec process.Spec) (sandbox.Pager, err
 func (f *Pagers) Recover(_ context.Context, id string, _ process.Handle) (sandbox.Pager, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if p := f.running[id]; p != nil && !p.ended() {
+	if p := f.running[id]; p != nil && (!p.ended() || p.left) {
 		return p, nil
 	}
 	return nil, fmt.Errorf("pager of %s: %w", id, errs.ErrNotFound)
@@ -87,6 +88,14 @@ func (f *Pagers) Die(id, words string) {
 	f.running[id].end(words)
 }
 
+// Leave ends a sandbox's pager because all memory is in.
+func (f *Pagers) Leave(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.running[id].left = true
+	f.running[id].end("")
+}
+
 func (f *Pagers) dieAll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -115,6 +124,9 @@ func (p *Pager) Socket() string { return filepath.Join(p.dir, "socket") }
 // Done implements sandbox.Pager.
 func (p *Pager) Done() <-chan struct{} { return p.done }
 
+// Left implements sandbox.Pager.
+func (p *Pager) Left() bool { return p.left }
+
 // LastWords implements sandbox.Pager.
 func (p *Pager) LastWords() string { return p.words }
 
@@ -123,7 +135,7 @@ func (p *Pager) Close() error { return nil }
 
 // StopRecording implements sandbox.Pager.
 func (p *Pager) StopRecording(context.Context) (string, error) {
-	if p.ended() {
+	if p.ended() && !p.left {
 		return "", errors.New("it has ended")
 	}
 	return filepath.Join(p.dir, "set"), nil
