@@ -7,8 +7,10 @@ package sink
 
 import (
 	"errors"
+	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -59,13 +61,14 @@ func (s *Sink) Close() {
 func (s *Sink) run() {
 	defer close(s.stopped)
 	defer s.f.Close()
-	buf := make([]byte, Capacity)
+	conn, err := s.f.SyscallConn()
+	if err != nil {
+		return
+	}
 	for {
-		n, err := s.f.Read(buf)
-		s.add(buf[:n])
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			s.rest(buf)
-			return
+		err := s.take(conn, false)
+		if errors.Is(err, os.ErrDeadlineExceeded) && s.f.SetReadDeadline(time.Time{}) == nil {
+			_ = s.take(conn, true)
 		}
 		if err != nil {
 			return
@@ -77,21 +80,29 @@ func (s *Sink) run() {
 	}
 }
 
-// rest takes what is in the pipe without waiting for more.
-func (s *Sink) rest(buf []byte) {
-	if s.f.SetReadDeadline(time.Time{}) != nil {
-		return
-	}
-	conn, err := s.f.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = conn.Read(func(fd uintptr) bool {
-		if n, err := unix.Read(int(fd), buf); err == nil && n > 0 {
+// buffers are what pieces are read into. A Sink has one only while there is something to read: most machines are silent.
+var buffers = sync.Pool{New: func() any { return new([Capacity]byte) }}
+
+// take takes what is in the pipe, once there is something unless it is to be at once. io.EOF when nobody has the other end open.
+func (s *Sink) take(conn syscall.RawConn, atOnce bool) error {
+	var err error
+	werr := conn.Read(func(fd uintptr) bool {
+		buf := buffers.Get().(*[Capacity]byte)
+		defer buffers.Put(buf)
+		var n int
+		for n, err = unix.Read(int(fd), buf[:]); errors.Is(err, unix.EINTR); n, err = unix.Read(int(fd), buf[:]) {
+		}
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return atOnce
+		case err == nil && n == 0:
+			err = io.EOF
+		case err == nil:
 			s.add(buf[:n])
 		}
 		return true
 	})
+	return errors.Join(werr, err)
 }
 
 func (s *Sink) add(p []byte) {
