@@ -263,12 +263,16 @@ func (f *frozen) crowd(ctx context.Context, count int) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
+	return []figure{slowest(fmt.Sprintf("%d starts at once, p95 / p50", count), times)}, nil
+}
+
+// slowest compares the slowest of what was done at once with the middle one.
+func slowest(name string, times []time.Duration) figure {
 	slices.Sort(times)
+	count := len(times)
 	p50, p95 := times[count/2], times[(count*95+99)/100-1]
-	return []figure{
-		{Name: fmt.Sprintf("%d starts at once, p95 / p50", count), Ours: p95.Seconds(), Theirs: p50.Seconds(), Unit: "s",
-			Ratio: p95.Seconds() / p50.Seconds(), Limit: crowdLimit, Better: "lower", Runs: count},
-	}, nil
+	return figure{Name: name, Ours: p95.Seconds(), Theirs: p50.Seconds(), Unit: "s", Ratio: p95.Seconds() / p50.Seconds(), Limit: crowdLimit,
+		Better: "lower", Runs: count}
 }
 
 // pagerSize measures what a pager at rest has of memory for itself.

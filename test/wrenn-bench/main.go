@@ -93,6 +93,8 @@ func benches(parts *assembly.Parts, f *frozen, runs int) []bench {
 		{"start", func(ctx context.Context) ([]figure, error) { return f.startToOutput(ctx, runs) }},
 		{"pause", func(ctx context.Context) ([]figure, error) { return f.pause(ctx, runs) }},
 		{"crowd", func(ctx context.Context) ([]figure, error) { return f.crowd(ctx, crowdSize) }},
+		{"agent", func(ctx context.Context) ([]figure, error) { return f.byAgent(ctx, runs) }},
+		{"agent-size", agentMemory},
 		{"pager-size", func(ctx context.Context) ([]figure, error) { return f.pagerSize(ctx) }},
 		{"pager-loop", func(ctx context.Context) ([]figure, error) { return pagerLoop(ctx, runs) }},
 	}
