@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,7 +30,7 @@ func reach(name string) string {
 	why := errors.New("it was enough")
 	ctx, cancel := context.WithCancelCause(context.Background())
 	time.AfterFunc(10*time.Millisecond, func() { cancel(why) })
-	switch err := Here(ctx, name); {
+	switch err := Here(ctx, Point{name}); {
 	case err == nil:
 		return "nothing"
 	case errors.Is(err, why):
@@ -52,17 +54,18 @@ func again(t *testing.T, env, point string) ([]byte, error) {
 func TestPoints(t *testing.T) {
 	for _, c := range []struct{ env, point, want string }{
 		{"", "a.b", "nothing"},
-		{"", "", "nothing"},
 		{"a.b=error", "a.c", "nothing"},
-		{"a.b=error", "", "nothing"},
-		{"=error", "", "nothing"},
+		{"=error", "a.b", "nothing"},
 		{"a.b=error", "a.b", "injected: failpoint a.b: injected failure"},
 		{"a.b=sleep", "a.b", "slept"},
 		{"a.b=sleep", "a.c", "nothing"},
-		{"a.b", "a.b", `WRENN_FAILPOINT: unknown action ""; want kill, error or sleep`},
+		{"a.b", "a.b", `WRENN_FAILPOINT: unknown action "none"; want kill, error or sleep`},
 		{"a.b=panic", "a.b", `WRENN_FAILPOINT: unknown action "panic"; want kill, error or sleep`},
 		{"a.b=error=kill", "a.b", `WRENN_FAILPOINT: unknown action "error=kill"; want kill, error or sleep`},
 		{"a.b=kill", "a.c", "nothing"},
+		{"a.b#1=error", "a.b", "injected: failpoint a.b: injected failure"},
+		{"a.b#2=error", "a.b", "nothing"},
+		{"a.b#x=error", "a.b", "nothing"},
 	} {
 		out, err := again(t, c.env, c.point)
 		if err != nil || string(out) != c.want {
@@ -85,8 +88,66 @@ func TestNothingIsSetHere(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, name := range []string{"", "a", strings.Repeat("a", 1000)} {
-		if err := Here(ctx, name); err != nil {
+		if err := Here(ctx, Point{name}); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
+	}
+}
+
+// TestAFolderIsFollowed: what is armed may change, the times are counted from then on, and what is passed is told.
+func TestAFolderIsFollowed(t *testing.T) {
+	dir, one, other := t.TempDir(), Point{"test.one"}, Point{"test.other"}
+	state.dir, state.active = dir, true
+	t.Cleanup(func() { state.dir, state.armed, state.active = "", "", false })
+	arm := func(text string) {
+		if err := os.WriteFile(filepath.Join(dir, ArmedName), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pass := func(p Point, fails bool) {
+		t.Helper()
+		if err := Here(t.Context(), p); errors.Is(err, ErrInjected) != fails || err != nil && !fails {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+	pass(one, false)
+	arm("test.one#2=error\n")
+	pass(one, false)
+	pass(other, false)
+	pass(one, true)
+	pass(one, false)
+	arm("test.other=error")
+	pass(one, false)
+	pass(other, true)
+	arm("test.one#2=error\n")
+	pass(one, false)
+	pass(one, true)
+	passed, err := os.ReadFile(filepath.Join(dir, PassedName))
+	want := "test.one\ntest.one\ntest.other\ntest.one\ntest.one\ntest.one\ntest.other\ntest.one\ntest.one\n"
+	if err != nil || string(passed) != want {
+		t.Errorf("passed: %q, %v", passed, err)
+	}
+	state.dir = filepath.Join(dir, "gone")
+	if err := Here(t.Context(), one); err == nil {
+		t.Error("a folder that is not there is no error")
+	}
+}
+
+// TestNamesAreGivenOnce: two steps of one name would leave one of them untested.
+func TestNamesAreGivenOnce(t *testing.T) {
+	t.Cleanup(func() { points = nil })
+	p := New("test.step")
+	if list := All(); !slices.Equal(list, []string{"test.step"}) || !slices.Equal(Names(p, p), []string{p.String(), p.String()}) {
+		t.Errorf("%v", list)
+	}
+	for _, name := range []string{"test.step", "", "step", "test.a=b", "test.a#2", "test.a\n"} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%q was accepted", name)
+				}
+			}()
+			New(name)
+		}()
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/errs/rpccode"
+	"wrenn.dev/wrenn/internal/failpoint"
 	"wrenn.dev/wrenn/internal/vmm"
 )
 
@@ -24,6 +25,12 @@ type job struct {
 const (
 	startTime = 15 * time.Minute // a boot for a warm build, its freeze, and the start itself
 	shortTime = 5 * time.Minute
+)
+
+// The steps at which a test can stop the process.
+var (
+	pointBegun = failpoint.New("agent.begun") // an operation has its turn, and has done nothing
+	pointDone  = failpoint.New("agent.done")  // it is done, and nobody was told
 )
 
 // maxWaiting bounds how many operations wait for one sandbox.
@@ -81,7 +88,13 @@ func perform[T any](ctx context.Context, a *Agent, b *box, j job, fn func(contex
 		octx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), j.limit,
 			fmt.Errorf("%s took over %v: %w", j.name, j.limit, errs.ErrUnavailable))
 		defer cancel()
-		value, err := fn(octx, o)
+		value, err := none, failpoint.Here(octx, pointBegun)
+		if err == nil {
+			value, err = fn(octx, o)
+		}
+		if at := failpoint.Here(octx, pointDone); err == nil {
+			err = at
+		}
 		a.report(o, err)
 		if b != nil {
 			b.leave()

@@ -64,7 +64,7 @@ func (s *Sandbox) freeze(ctx context.Context, steps *steps, refs ...snapshot.Ref
 		return err
 	})
 	if err == nil {
-		err = failpoint.Here(ctx, "sandbox.frozen")
+		err = failpoint.Here(ctx, pointFrozen)
 	}
 	if err != nil {
 		return nil, err
@@ -82,13 +82,13 @@ func (s *Sandbox) still(ctx context.Context, steps *steps) error {
 	if err != nil {
 		return err
 	}
-	if err := failpoint.Here(ctx, "sandbox.quiesced"); err != nil {
+	if err := failpoint.Here(ctx, pointQuiesced); err != nil {
 		return err
 	}
 	if err := steps.time("pause", func() error { return s.Machine.Pause(ctx) }); err != nil {
 		return err
 	}
-	return failpoint.Here(ctx, "sandbox.still")
+	return failpoint.Here(ctx, pointStill)
 }
 
 // snapshotInto has the VMM write its files. That empties the machine's account of written pages, so that it was done is on record
@@ -113,7 +113,7 @@ func (s *Sandbox) snapshotInto(ctx context.Context, staging *snapshot.Staging, s
 	if err != nil {
 		return kind, err
 	}
-	return kind, failpoint.Here(ctx, "sandbox.snapshot")
+	return kind, failpoint.Here(ctx, pointSnapshot)
 }
 
 // commit makes a build of the staged files. From here on the machine's account of written pages is relative to it.
@@ -129,7 +129,7 @@ func (s *Sandbox) commit(ctx context.Context, staging *snapshot.Staging, info sn
 	}
 	s.record.Build, s.record.DiffLost = b.ID, false
 	s.manager.inheritWorkingSet(s.record.Began, b.ID)
-	if err := failpoint.Here(ctx, "sandbox.committed"); err != nil {
+	if err := failpoint.Here(ctx, pointCommitted); err != nil {
 		return nil, err
 	}
 	return b, s.folder.write(s.record)

@@ -72,7 +72,7 @@ func (m *Manager) newFolder(r *Record) (f *folder, err error) {
 			}
 			return err
 		}
-		if err := failpoint.Here(context.Background(), "sandbox.folder"); err != nil {
+		if err := failpoint.Here(context.Background(), pointFolder); err != nil {
 			return errors.Join(err, os.Remove(path))
 		}
 		f, err = hold(path)
@@ -98,7 +98,7 @@ func (m *Manager) takeApart(ctx context.Context, id string, f *folder, r *Record
 			return err
 		}
 	}
-	if err := failpoint.Here(ctx, "sandbox.stopping"); err != nil {
+	if err := failpoint.Here(ctx, pointStopping); err != nil {
 		return err
 	}
 	if err := m.dismantle(ctx, id, m.path(id)); err != nil {
@@ -107,7 +107,7 @@ func (m *Manager) takeApart(ctx context.Context, id string, f *folder, r *Record
 	if err := m.builds.DeleteRef(ctx, snapshot.Ref{Kind: refSandbox, Name: id}); err != nil {
 		return err
 	}
-	if err := failpoint.Here(ctx, "sandbox.ref-gone"); err != nil {
+	if err := failpoint.Here(ctx, pointRefGone); err != nil {
 		return err
 	}
 	if f == nil {
@@ -172,16 +172,4 @@ func (m *Manager) collect(ctx context.Context) error {
 		err = errors.Join(err, removeIfThere(m.workingSet(build)))
 	}
 	return err
-}
-
-// Failpoints are the names of this package's own steps in the life of a sandbox that boots and is destroyed, for a test that visits
-// all of them. The drivers have theirs.
-func Failpoints() []string {
-	return []string{"sandbox.folder", "sandbox.groundwork", "sandbox.boot", "sandbox.awake", "sandbox.stopping",
-		"sandbox.machine-gone", "sandbox.pager-gone", "sandbox.disk-gone", "sandbox.network-gone", "sandbox.ref-gone"}
-}
-
-// FreezeFailpoints are the names of this package's steps in a freeze.
-func FreezeFailpoints() []string {
-	return []string{"sandbox.quiesced", "sandbox.still", "sandbox.snapshot", "sandbox.frozen", "sandbox.committed"}
 }

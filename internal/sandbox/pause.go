@@ -123,19 +123,19 @@ func (m *Manager) dismantle(ctx context.Context, id, path string) error {
 	if err := m.cfg.VMM.Remove(ctx, id); err != nil {
 		return fmt.Errorf("remove the machine of %s: %w", id, err)
 	}
-	if err := failpoint.Here(ctx, "sandbox.machine-gone"); err != nil {
+	if err := failpoint.Here(ctx, pointMachineGone); err != nil {
 		return err
 	}
 	perr := m.cfg.Pagers.Remove(ctx, id)
-	if err := failpoint.Here(ctx, "sandbox.pager-gone"); err != nil {
+	if err := failpoint.Here(ctx, pointPagerGone); err != nil {
 		return err
 	}
 	derr := m.cfg.Disk.Remove(ctx, id)
-	if err := failpoint.Here(ctx, "sandbox.disk-gone"); err != nil {
+	if err := failpoint.Here(ctx, pointDiskGone); err != nil {
 		return err
 	}
 	nerr := m.cfg.Network.Release(ctx, id)
-	if err := failpoint.Here(ctx, "sandbox.network-gone"); err != nil {
+	if err := failpoint.Here(ctx, pointNetworkGone); err != nil {
 		return err
 	}
 	if err := errors.Join(perr, derr, nerr, removeIfThere(filepath.Join(path, stateName))); err != nil {

@@ -17,6 +17,7 @@ import (
 	"wrenn.dev/wrenn/internal/network"
 	"wrenn.dev/wrenn/internal/pager/process"
 	"wrenn.dev/wrenn/internal/snapshot/manifest"
+	"wrenn.dev/wrenn/internal/statefile"
 	"wrenn.dev/wrenn/internal/vmm"
 )
 
@@ -43,8 +44,10 @@ type Change struct {
 	Reason string    `json:"reason"`
 }
 
-// Record is what the disk knows of a sandbox. It is written before the step that it tells of, so whatever a killed process
-// left in the kernel has an owner here.
+// Record is what the disk knows of a sandbox, and the journal of what is done with it: its state is what is under way. It is written
+// before the step that it tells of, so whatever a killed process left in the kernel has an owner here. A sandbox that is starting,
+// resuming, pausing or stopping was interrupted if nobody holds it; the steps in between need no entry of their own, since the names of
+// all that they make follow from the id, and removing what was never made is no error.
 type Record struct {
 	Version    int              `json:"version"` // RecordVersion
 	ID         string           `json:"id"`
@@ -81,7 +84,7 @@ type Record struct {
 }
 
 // RecordVersion is the version of Record that this code writes and reads.
-const RecordVersion = 2
+const RecordVersion = 3
 
 // maxChanges bounds the history that a record keeps.
 const maxChanges = 64
@@ -167,19 +170,8 @@ func (d *folder) remove() error {
 
 // write puts the record on disk: whole and durable, or not at all.
 func (d *folder) write(r *Record) error {
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	tmp := filepath.Join(d.path, recordName+".new")
-	if err := writeSynced(tmp, append(data, '\n')); err != nil {
+	if err := statefile.Write(filepath.Join(d.path, recordName), r); err != nil {
 		return fmt.Errorf("write the record of %s: %w", r.ID, err)
-	}
-	if err := os.Rename(tmp, filepath.Join(d.path, recordName)); err != nil {
-		return fmt.Errorf("write the record of %s: %w", r.ID, err)
-	}
-	if err := syncDir(d.path); err != nil {
-		return err
 	}
 	if d.tell != nil {
 		for _, c := range r.untold {
@@ -195,46 +187,22 @@ func (d *folder) write(r *Record) error {
 func (d *folder) read() (*Record, error) { return readRecord(d.path) }
 
 func readRecord(path string) (*Record, error) {
-	name := filepath.Join(path, recordName)
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("record of %s: %w", filepath.Base(path), errs.ErrNotFound)
+	sandboxID, r := filepath.Base(path), new(Record)
+	err := statefile.Read(filepath.Join(path, recordName), maxRecordBytes, r)
+	switch {
+	case errors.Is(err, errs.ErrNotFound):
+		return nil, fmt.Errorf("record of %s: %w", sandboxID, errs.ErrNotFound)
+	case err == nil && r.Version != RecordVersion:
+		err = fmt.Errorf("it has version %d, and this program reads %d: %w", r.Version, RecordVersion, errs.ErrCorrupt)
+	case err == nil && (r.ID != sandboxID || len(r.Changes) == 0):
+		err = fmt.Errorf("it is that of %.40q, with %d changes: %w", r.ID, len(r.Changes), errs.ErrCorrupt)
+	}
+	if errors.Is(err, errs.ErrCorrupt) {
+		return nil, fmt.Errorf("the record of %[1]s can't be read, and what it has on the host is left alone: mend the file, or remove the sandbox with 'wrenn rm %[1]s': %[2]w",
+			sandboxID, err)
 	}
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil {
-		return nil, err
-	} else if st.Size() > maxRecordBytes {
-		return nil, fmt.Errorf("%s has %d bytes: %w", name, st.Size(), errs.ErrCorrupt)
-	}
-	r := new(Record)
-	if err := json.NewDecoder(f).Decode(r); err != nil {
-		return nil, fmt.Errorf("%s: %v: %w", name, err, errs.ErrCorrupt)
-	}
-	if r.Version != RecordVersion || r.ID != filepath.Base(path) {
-		return nil, fmt.Errorf("%s: version %d of %q: %w", name, r.Version, r.ID, errs.ErrCorrupt)
 	}
 	return r, nil
-}
-
-func writeSynced(name string, data []byte) error {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -1,7 +1,10 @@
 package sandbox
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +12,7 @@ import (
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
+	"wrenn.dev/wrenn/internal/statefile"
 )
 
 // newTestFolder makes a held folder with a record.
@@ -62,15 +66,38 @@ func TestOneHolderAtATime(t *testing.T) {
 }
 
 func TestBadRecordsAreCorrupt(t *testing.T) {
-	for name, text := range map[string]string{
-		"empty": "", "half": `{"version":1,"id":"cl-`, "other version": `{"version":99}`, "other id": `{"version":1,"id":"cl-other"}`,
-		"huge": `{"template":"` + strings.Repeat("x", maxRecordBytes) + `"}`,
+	sealed := func(change func(*Record)) func(*testing.T, *folder, *Record) []byte {
+		return func(t *testing.T, _ *folder, r *Record) []byte {
+			change(r)
+			data, err := statefile.Encode(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return data
+		}
+	}
+	text := func(s string) func(*testing.T, *folder, *Record) []byte {
+		return func(*testing.T, *folder, *Record) []byte { return []byte(s) }
+	}
+	for name, content := range map[string]func(*testing.T, *folder, *Record) []byte{
+		"empty": text(""), "without a checksum": text(`{"version":3,"id":"cl-00000000000000000000","state":"running"}`),
+		"other version": sealed(func(r *Record) { r.Version++ }), "other id": sealed(func(r *Record) { r.ID = id.New() }),
+		"no state": sealed(func(r *Record) { r.Changes = nil }),
+		"huge":     sealed(func(r *Record) { r.Template = strings.Repeat("x", maxRecordBytes) }),
+		"a flipped bit": func(t *testing.T, f *folder, _ *Record) []byte {
+			data, err := os.ReadFile(filepath.Join(f.path, recordName))
+			if err != nil {
+				t.Fatal(err)
+			}
+			data[len(data)/2] ^= 1
+			return data
+		},
 	} {
-		f, _ := newTestFolder(t)
-		if err := os.WriteFile(filepath.Join(f.path, recordName), []byte(text), 0o600); err != nil {
+		f, r := newTestFolder(t)
+		if err := os.WriteFile(filepath.Join(f.path, recordName), content(t, f, r), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.read(); !errors.Is(err, errs.ErrCorrupt) {
+		if _, err := f.read(); !errors.Is(err, errs.ErrCorrupt) || !strings.Contains(err.Error(), "wrenn rm "+filepath.Base(f.path)) {
 			t.Errorf("%s: %v", name, err)
 		}
 		f.release()
@@ -91,16 +118,27 @@ func TestRemoveTakesEverything(t *testing.T) {
 }
 
 func FuzzReadRecord(f *testing.F) {
-	f.Add([]byte(`{"version":1,"id":"cl-00000000000000000000","state":"running"}`))
+	r := &Record{Version: RecordVersion, ID: "cl-00000000000000000000"}
+	r.change(Running, "envd answers")
+	data, err := statefile.Encode(r)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add([]byte(`{"version":3,"id":"cl-00000000000000000000","changes":[{}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		dir := filepath.Join(t.TempDir(), "cl-00000000000000000000")
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
+		if rest, ok := bytes.CutPrefix(data, []byte("{")); ok { // what no checksum keeps out is to be read as well
+			sum := sha256.Sum256(rest)
+			data = append(fmt.Appendf(nil, "{%q: \"%x\",", "sha256", sum), rest...)
+		}
 		if err := os.WriteFile(filepath.Join(dir, recordName), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := readRecord(dir); err == nil && (r.ID != filepath.Base(dir) || r.Version != RecordVersion) {
+		if r, err := readRecord(dir); err == nil && (r.ID != filepath.Base(dir) || r.Version != RecordVersion || len(r.Changes) == 0) {
 			t.Fatalf("accepted %+v", r)
 		}
 	})

@@ -89,7 +89,7 @@ func (s *start) closePager() error {
 
 // groundwork makes network and disk side by side: neither needs the other. The pager needs the slot, which says whose it is.
 func (s *start) groundwork(ctx context.Context) error {
-	if err := failpoint.Here(ctx, "sandbox.groundwork"); err != nil {
+	if err := failpoint.Here(ctx, pointGroundwork); err != nil {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
@@ -162,7 +162,7 @@ func (s *start) boot(ctx context.Context) (vmm.Machine, error) {
 	if err := s.folder.write(s.record); err != nil {
 		return nil, err
 	}
-	if err := failpoint.Here(ctx, "sandbox.boot"); err != nil {
+	if err := failpoint.Here(ctx, pointBoot); err != nil {
 		return nil, err
 	}
 	began := time.Now()
@@ -233,7 +233,7 @@ func (s *start) config() vmm.Config {
 
 // awake waits until envd answers, then takes its token out of the metadata, where a process in the guest could read it.
 func (s *start) awake(ctx context.Context, machine vmm.Machine) error {
-	if err := failpoint.Here(ctx, "sandbox.awake"); err != nil {
+	if err := failpoint.Here(ctx, pointAwake); err != nil {
 		return err
 	}
 	ready, cancel := context.WithCancelCause(ctx)

@@ -88,9 +88,9 @@ func crashPause(s *Store, old string) (err error) {
 // tasksAt are the tasks that come by a failpoint.
 func tasksAt(point string) []string {
 	switch point {
-	case pointGC:
+	case pointGC.String():
 		return []string{"collect"}
-	case pointCompact:
+	case pointCompact.String():
 		return []string{"compact"}
 	}
 	return []string{"pause", "compact"}

@@ -1,22 +1,24 @@
 package snapshot
 
+import "wrenn.dev/wrenn/internal/failpoint"
+
 // The steps that a test can fail or end the process at, in the order in which they come.
-const (
-	pointStaged   = "snapshot.staged"   // the staging folder is there
-	pointCompact  = "snapshot.compact"  // a compaction has copied its files
-	pointScanned  = "snapshot.scanned"  // the memory was read and has its holes
-	pointMap      = "snapshot.map"      // the block map is written
-	pointSynced   = "snapshot.synced"   // all files but the manifest are on disk
-	pointManifest = "snapshot.manifest" // the manifest is written beside its place
-	pointPlace    = "snapshot.place"    // the folder is whole; it has its old name
-	pointPlaced   = "snapshot.placed"   // the build is in its place; nothing refers to it
-	pointRef      = "snapshot.ref"      // a reference is written beside its place
-	pointGC       = "snapshot.gc"       // what is collected has been moved aside
+var (
+	pointStaged   = failpoint.New("snapshot.staged")   // the staging folder is there
+	pointCompact  = failpoint.New("snapshot.compact")  // a compaction has copied its files
+	pointScanned  = failpoint.New("snapshot.scanned")  // the memory was read and has its holes
+	pointMap      = failpoint.New("snapshot.map")      // the block map is written
+	pointSynced   = failpoint.New("snapshot.synced")   // all files but the manifest are on disk
+	pointManifest = failpoint.New("snapshot.manifest") // the manifest is written beside its place
+	pointPlace    = failpoint.New("snapshot.place")    // the folder is whole; it has its old name
+	pointPlaced   = failpoint.New("snapshot.placed")   // the build is in its place; nothing refers to it
+	pointRef      = failpoint.New("snapshot.ref")      // a reference is written beside its place
+	pointGC       = failpoint.New("snapshot.gc")       // what is collected has been moved aside
 )
 
 // Failpoints are the names of the steps that WRENN_FAILPOINT can name.
 func Failpoints() []string {
-	return []string{
+	return failpoint.Names(
 		pointStaged, pointCompact, pointScanned, pointMap, pointSynced, pointManifest, pointPlace, pointPlaced, pointRef, pointGC,
-	}
+	)
 }

@@ -23,34 +23,34 @@ import (
 )
 
 // The names of the steps; see failpoint. Each comes after something was made or removed.
-const (
-	pointStore       = "disk.store"
-	pointRestore     = "disk.restore-store"
-	pointRestored    = "disk.restore-copied"
-	pointStoreLoop   = "disk.store-loop"
-	pointBase        = "disk.base"
-	pointBaseCreated = "disk.base-device"
-	pointBaseLoaded  = "disk.base-device-loaded"
-	pointBaseLive    = "disk.base-device-live"
-	pointCreated     = "disk.device"
-	pointLoaded      = "disk.device-loaded"
-	pointLive        = "disk.device-live"
-	pointDeviceGone  = "disk.device-gone"
-	pointBaseGone    = "disk.base-device-gone"
-	pointStoreGone   = "disk.store-gone"
+var (
+	pointStore       = failpoint.New("disk.store")
+	pointRestore     = failpoint.New("disk.restore-store")
+	pointRestored    = failpoint.New("disk.restore-copied")
+	pointStoreLoop   = failpoint.New("disk.store-loop")
+	pointBase        = failpoint.New("disk.base")
+	pointBaseCreated = failpoint.New("disk.base-device")
+	pointBaseLoaded  = failpoint.New("disk.base-device-loaded")
+	pointBaseLive    = failpoint.New("disk.base-device-live")
+	pointCreated     = failpoint.New("disk.device")
+	pointLoaded      = failpoint.New("disk.device-loaded")
+	pointLive        = failpoint.New("disk.device-live")
+	pointDeviceGone  = failpoint.New("disk.device-gone")
+	pointBaseGone    = failpoint.New("disk.base-device-gone")
+	pointStoreGone   = failpoint.New("disk.store-gone")
 )
 
 // Failpoints are the names of the driver's steps in the life of a disk that is larger than its image, in their order. Those
 // of Remove end in "-gone".
 func Failpoints() []string {
-	list := append([]string{pointStore, pointStoreLoop}, loop.Failpoints()...)
-	return append(list, pointBase, pointBaseCreated, pointBaseLoaded, pointBaseLive, pointCreated, pointLoaded, pointLive,
-		pointDeviceGone, pointBaseGone, pointStoreGone)
+	list := append(failpoint.Names(pointStore, pointStoreLoop), loop.Failpoints()...)
+	return append(list, failpoint.Names(pointBase, pointBaseCreated, pointBaseLoaded, pointBaseLive, pointCreated, pointLoaded, pointLive,
+		pointDeviceGone, pointBaseGone, pointStoreGone)...)
 }
 
 // RestoreFailpoints are the names of the steps that only a Create from a frozen store has, in their order. They come before
 // all of Failpoints.
-func RestoreFailpoints() []string { return []string{pointRestore, pointRestored} }
+func RestoreFailpoints() []string { return failpoint.Names(pointRestore, pointRestored) }
 
 // creation is one disk being made.
 type creation struct {
@@ -172,7 +172,7 @@ func (c *creation) build(ctx context.Context) (uint64, error) {
 		name: namePrefix + c.id, uuid: uuidPrefix + c.id,
 		table: []dm.Target{{Sectors: uint64(c.size) / dm.SectorBytes, Type: "snapshot",
 			Params: fmt.Sprintf("%s %s P %d", origin, store.Table(), exception.ChunkSectors)}},
-		points: [3]string{pointCreated, pointLoaded, pointLive},
+		points: [3]failpoint.Point{pointCreated, pointLoaded, pointLive},
 	})
 }
 
@@ -247,7 +247,7 @@ func (c *creation) base(ctx context.Context, image *loop.Device) (uint64, error)
 			{Sectors: end, Type: "linear", Params: image.Table() + " 0"},
 			{Start: end, Sectors: uint64(c.size)/dm.SectorBytes - end, Type: "zero"},
 		},
-		points: [3]string{pointBaseCreated, pointBaseLoaded, pointBaseLive},
+		points: [3]failpoint.Point{pointBaseCreated, pointBaseLoaded, pointBaseLive},
 	})
 }
 
@@ -256,7 +256,7 @@ type device struct {
 	name, uuid string
 	readOnly   bool
 	table      []dm.Target
-	points     [3]string // after it is created, loaded and live
+	points     [3]failpoint.Point // after it is created, loaded and live
 }
 
 // device makes a device-mapper device with its table in force and returns its number.

@@ -380,7 +380,7 @@ func TestKillAtEveryStep(t *testing.T) {
 			sandboxID := l.Spec.ID
 			d := New(Config{StateDir: state})
 			ids, err := d.List(t.Context())
-			if atLast := point == pointStoreGone; err != nil || slices.Contains(ids, sandboxID) == atLast {
+			if atLast := point == pointStoreGone.String(); err != nil || slices.Contains(ids, sandboxID) == atLast {
 				t.Errorf("List: %v, %v", ids, err)
 			}
 			for range 2 {

@@ -70,7 +70,7 @@ func full(err error) error {
 
 // writeFile makes the file at path, which must not be there, with what fill writes, and syncs it. point comes after that,
 // and done, if there is one, may look at it then. When anything fails the file is removed.
-func writeFile(ctx context.Context, path, point string, fill, done func(*os.File) error) (err error) {
+func writeFile(ctx context.Context, path string, point failpoint.Point, fill, done func(*os.File) error) (err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrExist):

@@ -12,16 +12,16 @@ import (
 )
 
 // The names of the steps; see failpoint.
-const (
-	pointFlatten       = "disk.flatten-file"
-	pointFlattenBase   = "disk.flatten-base"
-	pointFlattenStore  = "disk.flatten-store"
-	pointFlattenSynced = "disk.flatten-synced"
+var (
+	pointFlatten       = failpoint.New("disk.flatten-file")
+	pointFlattenBase   = failpoint.New("disk.flatten-base")
+	pointFlattenStore  = failpoint.New("disk.flatten-store")
+	pointFlattenSynced = failpoint.New("disk.flatten-synced")
 )
 
 // FlattenFailpoints are the names of the steps of Flatten, in their order.
 func FlattenFailpoints() []string {
-	return []string{pointFlatten, pointFlattenBase, pointFlattenStore, pointFlattenSynced}
+	return failpoint.Names(pointFlatten, pointFlattenBase, pointFlattenStore, pointFlattenSynced)
 }
 
 // Flatten implements disk.Freezer.

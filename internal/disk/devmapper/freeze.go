@@ -16,16 +16,16 @@ import (
 )
 
 // The names of the steps; see failpoint.
-const (
-	pointFlushed = "disk.freeze-flushed"
-	pointFreeze  = "disk.freeze-file"
-	pointCopied  = "disk.freeze-copied"
-	pointFrozen  = "disk.freeze-synced"
+var (
+	pointFlushed = failpoint.New("disk.freeze-flushed")
+	pointFreeze  = failpoint.New("disk.freeze-file")
+	pointCopied  = failpoint.New("disk.freeze-copied")
+	pointFrozen  = failpoint.New("disk.freeze-synced")
 )
 
 // FreezeFailpoints are the names of the steps of Freeze, in their order.
 func FreezeFailpoints() []string {
-	return []string{pointFlushed, pointFreeze, pointCopied, pointFrozen}
+	return failpoint.Names(pointFlushed, pointFreeze, pointCopied, pointFrozen)
 }
 
 var _ disk.Freezer = (*Driver)(nil)

@@ -9,8 +9,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +18,7 @@ import (
 	"time"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/statefile"
 )
 
 const (
@@ -27,6 +26,8 @@ const (
 	Lifetime = 24 * time.Hour
 	// MaxAnswers bounds how many are; beyond, the oldest goes.
 	MaxAnswers = 10_000
+	// fileVersion is the version of saved that this code writes and reads.
+	fileVersion = 1
 	// maxFile bounds what is read back.
 	maxFile = 4 << 20
 )
@@ -50,6 +51,7 @@ type entry struct {
 
 // saved is an entry's file.
 type saved struct {
+	Version int       `json:"version"` // fileVersion
 	Request string    `json:"request"` // digest of what was asked for
 	Answer  []byte    `json:"answer"`
 	Time    time.Time `json:"time"`
@@ -133,23 +135,8 @@ func (k *Keys) path(name string) string { return filepath.Join(k.dir, name+".jso
 
 // save writes an answer: whole and durable, or not at all.
 func (k *Keys) save(name string, s saved) error {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	tmp := filepath.Join(k.dir, "."+name)
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("keep the answer of an idempotency key: %w", err)
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(tmp, k.path(name))
-	}
-	if err != nil {
+	s.Version = fileVersion
+	if err := statefile.Write(k.path(name), s); err != nil {
 		return fmt.Errorf("keep the answer of an idempotency key: %w", err)
 	}
 	return nil
@@ -184,16 +171,9 @@ func Open(dir string) (*Keys, error) {
 
 // read returns the entry of a file, nil for none that is of use.
 func (k *Keys) read(name string) *entry {
-	info, err := os.Lstat(k.path(name))
-	if err != nil || !info.Mode().IsRegular() || info.Size() > maxFile {
-		return nil
-	}
-	data, err := os.ReadFile(k.path(name))
-	if err != nil {
-		return nil
-	}
 	e := &entry{done: make(chan struct{})}
-	if json.Unmarshal(data, &e.saved) != nil || e.Request == "" || time.Since(e.Time) >= Lifetime {
+	err := statefile.Read(k.path(name), maxFile, &e.saved)
+	if err != nil || e.Version != fileVersion || e.Request == "" || time.Since(e.Time) >= Lifetime {
 		return nil
 	}
 	e.request = e.Request

@@ -75,20 +75,35 @@ func New(cfg Config) (*Driver, error) {
 	return d, nil
 }
 
-// Failpoints are the names of the steps at which a test can stop the driver, in order. Those that end in "-gone" are steps
-// of a release.
+// The steps at which a test can stop the driver, in order. Those that end in "-gone" are steps of a release.
+var (
+	pointSlot       = failpoint.New("network.slot")
+	pointTable      = failpoint.New("network.table")
+	pointForwarding = failpoint.New("network.forwarding")
+	pointNetNS      = failpoint.New("network.netns")
+	pointTAP        = failpoint.New("network.tap")
+	pointRules      = failpoint.New("network.rules")
+	pointLinks      = failpoint.New("network.links")
+	pointHostLink   = failpoint.New("network.host-link")
+	pointOpen       = failpoint.New("network.open")
+	pointOpenGone   = failpoint.New("network.open-gone")
+	pointLinkGone   = failpoint.New("network.link-gone")
+	pointNetNSGone  = failpoint.New("network.netns-gone")
+	pointTableGone  = failpoint.New("network.table-gone")
+)
+
+// Failpoints are their names, in order.
 func Failpoints() []string {
-	return []string{"network.slot", "network.table", "network.forwarding", "network.netns", "network.tap", "network.rules",
-		"network.links", "network.host-link", "network.open",
-		"network.open-gone", "network.link-gone", "network.netns-gone", "network.table-gone"}
+	return failpoint.Names(pointSlot, pointTable, pointForwarding, pointNetNS, pointTAP, pointRules, pointLinks, pointHostLink, pointOpen,
+		pointOpenGone, pointLinkGone, pointNetNSGone, pointTableGone)
 }
 
 // step is where the driver may be stopped: by its caller's patience, or by a test.
-func step(ctx context.Context, name string) error {
+func step(ctx context.Context, at failpoint.Point) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("%s: %w", name, context.Cause(ctx))
+		return fmt.Errorf("%s: %w", at, context.Cause(ctx))
 	}
-	return failpoint.Here(ctx, name)
+	return failpoint.Here(ctx, at)
 }
 
 // Acquire implements network.Driver.
@@ -129,7 +144,7 @@ func (d *Driver) reserve(ctx context.Context, sandbox string, cu *cleanup.Stack)
 		return 0, err
 	}
 	cu.Add("release", func(ctx context.Context) error { return d.Release(ctx, sandbox) })
-	if err := step(ctx, "network.slot"); err != nil {
+	if err := step(ctx, pointSlot); err != nil {
 		return 0, err
 	}
 	if err := prepareHost(ctx); err != nil {
@@ -139,13 +154,13 @@ func (d *Driver) reserve(ctx context.Context, sandbox string, cu *cleanup.Stack)
 	if err := nft.Exclude(hostTable(), setOpen, openElement(slot)); err != nil {
 		return 0, err
 	}
-	if err := step(ctx, "network.forwarding"); err != nil {
+	if err := step(ctx, pointForwarding); err != nil {
 		return 0, err
 	}
 	if err := makeNamespace(netnsPath(slot), label(sandbox, d.stateDir)); err != nil {
 		return 0, err
 	}
-	return slot, step(ctx, "network.netns")
+	return slot, step(ctx, pointNetNS)
 }
 
 // pick returns the lowest slot that is free. ErrAlreadyExists when the sandbox has one, ErrResourceExhausted when none is.
@@ -187,7 +202,7 @@ func (d *Driver) furnish(ctx context.Context, slot int, policy network.Policy, u
 	if err := raiseHost(slot); err != nil {
 		return err
 	}
-	if err := step(ctx, "network.host-link"); err != nil {
+	if err := step(ctx, pointHostLink); err != nil {
 		return err
 	}
 	if policy.Internet {
@@ -195,7 +210,7 @@ func (d *Driver) furnish(ctx context.Context, slot int, policy network.Policy, u
 			return err
 		}
 	}
-	return step(ctx, "network.open")
+	return step(ctx, pointOpen)
 }
 
 // furnishInside is the part that is done in the namespace.
@@ -206,14 +221,14 @@ func (d *Driver) furnishInside(ctx context.Context, slot int, policy network.Pol
 	}
 	defer h.Close()
 	for _, part := range []struct {
-		step string
+		done failpoint.Point
 		make func() error
 	}{
-		{"network.tap", func() error { return errors.Join(setNamespaceSysctls(), makeTAP(uid)) }},
-		{"network.rules", func() error {
+		{pointTAP, func() error { return errors.Join(setNamespaceSysctls(), makeTAP(uid)) }},
+		{pointRules, func() error {
 			return errors.Join(nft.Put(tapTable(), nil), nft.Put(slotTable(policy, slot, addrs, d.maxConns), nil))
 		}},
-		{"network.links", func() error {
+		{pointLinks, func() error {
 			if err := raiseTAP(h); err != nil {
 				return err
 			}
@@ -226,7 +241,7 @@ func (d *Driver) furnishInside(ctx context.Context, slot int, policy network.Pol
 		if err := part.make(); err != nil {
 			return err
 		}
-		if err := step(ctx, part.step); err != nil {
+		if err := step(ctx, part.done); err != nil {
 			return err
 		}
 	}

@@ -80,7 +80,7 @@ func prepareHost(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := step(ctx, "network.table"); err != nil {
+	if err := step(ctx, pointTable); err != nil {
 		return err
 	}
 	return forward()
@@ -172,7 +172,7 @@ func clearHost(ctx context.Context) error {
 			return err
 		}
 	}
-	return step(ctx, "network.table-gone")
+	return step(ctx, pointTableGone)
 }
 
 // stopForwarding turns off what forward turned on, unless somebody made the whole host forward meanwhile.

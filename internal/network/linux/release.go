@@ -72,19 +72,19 @@ func (d *Driver) remove(ctx context.Context, slot int, sandbox string) error {
 	if err := nft.Exclude(hostTable(), setOpen, openElement(slot)); err != nil {
 		return err
 	}
-	if err := step(ctx, "network.open-gone"); err != nil {
+	if err := step(ctx, pointOpenGone); err != nil {
 		return err
 	}
 	if err := removePair(slot); err != nil {
 		return err
 	}
-	if err := step(ctx, "network.link-gone"); err != nil {
+	if err := step(ctx, pointLinkGone); err != nil {
 		return err
 	}
 	if err := unname(path); err != nil {
 		return err
 	}
-	return step(ctx, "network.netns-gone")
+	return step(ctx, pointNetNSGone)
 }
 
 // orphans is the namespaces of this state folder that no link names, and whose they were.

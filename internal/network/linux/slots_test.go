@@ -137,11 +137,11 @@ func TestFindForgetsASlotThatIsAnothersNow(t *testing.T) {
 func TestStepEndsWithItsContext(t *testing.T) {
 	reason := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	if err := step(ctx, "network.slot"); err != nil {
+	if err := step(ctx, pointSlot); err != nil {
 		t.Error(err)
 	}
 	cancel(reason)
-	if err := step(ctx, "network.slot"); !errors.Is(err, reason) {
+	if err := step(ctx, pointSlot); !errors.Is(err, reason) {
 		t.Errorf("step: %v, want the cause", err)
 	}
 }

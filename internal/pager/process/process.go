@@ -93,12 +93,12 @@ type Handle struct {
 }
 
 // Failpoints are the names of the points that every Start passes.
-func Failpoints() []string { return []string{pointFolder, pointGroup, pointReady} }
+func Failpoints() []string { return failpoint.Names(pointFolder, pointGroup, pointReady) }
 
-const (
-	pointFolder = "pager.folder"
-	pointGroup  = "pager.group"
-	pointReady  = "pager.ready"
+var (
+	pointFolder = failpoint.New("pager.folder")
+	pointGroup  = failpoint.New("pager.group")
+	pointReady  = failpoint.New("pager.ready")
 )
 
 func (s Starter) folder(sandbox string) string {

@@ -18,13 +18,13 @@ import (
 )
 
 // The points that every Snapshot passes: after the files were lent, and after they are written.
-const (
-	pointLent    = stepPrefix + "snapshot-files"
-	pointWritten = stepPrefix + "snapshot-written"
+var (
+	pointLent    = failpoint.New(stepPrefix + "snapshot-files")
+	pointWritten = failpoint.New(stepPrefix + "snapshot-written")
 )
 
 // SnapshotFailpoints are the names of the points that every Snapshot passes.
-func SnapshotFailpoints() []string { return []string{pointLent, pointWritten} }
+func SnapshotFailpoints() []string { return failpoint.Names(pointLent, pointWritten) }
 
 // Pause stops the virtual CPUs.
 func (m *machine) Pause(ctx context.Context) error { return m.setState(ctx, api.Paused) }

@@ -32,23 +32,31 @@ type start struct {
 	m     *machine
 }
 
-// step is a part of a start. Its failpoint is passed when it is done.
+// step is a part of a start. Its failpoint is passed when it is done, and has the name under which it is shown.
 type step struct {
-	name string
+	done failpoint.Point
 	run  func(*start, context.Context) error
 }
+
+func newStep(name string, run func(*start, context.Context) error) step {
+	return step{failpoint.New(stepPrefix + name), run}
+}
+
+// pointStart comes before anything is made.
+var pointStart = failpoint.New(stepPrefix + "start")
 
 // Each of the host's objects is made by one of the first steps; then a machine is described and booted, or loaded.
 var (
 	firstSteps = []step{
-		{"cgroup", (*start).makeGroup},
-		{"chroot", (*start).makeJail},
-		{"files", (*start).provide},
-		{"process", (*start).spawn},
-		{"socket", (*start).await},
+		newStep("cgroup", (*start).makeGroup),
+		newStep("chroot", (*start).makeJail),
+		newStep("files", (*start).provide),
+		newStep("process", (*start).spawn),
+		newStep("socket", (*start).await),
 	}
-	bootSteps = append(slices.Clone(firstSteps), step{"configure", (*start).configure}, step{"boot", (*start).boot})
-	loadSteps = append(slices.Clone(firstSteps), step{"load", (*start).load}, step{"metadata", (*start).fill}, step{"resume", (*start).resume})
+	bootSteps = append(slices.Clone(firstSteps), newStep("configure", (*start).configure), newStep("boot", (*start).boot))
+	loadSteps = append(slices.Clone(firstSteps), newStep("load", (*start).load), newStep("metadata", (*start).fill),
+		newStep("resume", (*start).resume))
 )
 
 // stepPrefix is before the names of steps wherever they are shown with those of others.
@@ -62,9 +70,9 @@ func Failpoints() []string { return points(bootSteps) }
 func LoadFailpoints() []string { return points(loadSteps) }
 
 func points(steps []step) []string {
-	names := []string{stepPrefix + "start"}
+	names := failpoint.Names(pointStart)
 	for _, s := range steps {
-		names = append(names, stepPrefix+s.name)
+		names = append(names, s.done.String())
 	}
 	return names
 }
@@ -81,7 +89,7 @@ func (d *Driver) Start(ctx context.Context, cfg vmm.Config) (_ vmm.Machine, err 
 	if err != nil {
 		return nil, err
 	}
-	if err := failpoint.Here(ctx, stepPrefix+"start"); err != nil {
+	if err := failpoint.Here(ctx, pointStart); err != nil {
 		return nil, err
 	}
 	s := &start{d: d, cfg: cfg, binaries: b, cu: cleanup.New(ctx)}
@@ -94,9 +102,9 @@ func (d *Driver) Start(ctx context.Context, cfg vmm.Config) (_ vmm.Machine, err 
 	for _, step := range steps {
 		began := time.Now()
 		err := step.run(s, ctx)
-		took = append(took, vmm.Step{Name: stepPrefix + step.name, Took: time.Since(began)})
+		took = append(took, vmm.Step{Name: step.done.String(), Took: time.Since(began)})
 		if err == nil {
-			err = failpoint.Here(ctx, stepPrefix+step.name)
+			err = failpoint.Here(ctx, step.done)
 		}
 		if err != nil {
 			return nil, s.explain(ctx, err)

@@ -29,13 +29,13 @@ type Registry struct {
 }
 
 // The names of the registry's steps; see failpoint.
-const (
-	pointEntry  = "disk.base-entry"
-	pointDevice = "disk.base-loop"
+var (
+	pointEntry  = failpoint.New("disk.base-entry")
+	pointDevice = failpoint.New("disk.base-loop")
 )
 
 // Failpoints are the names of Acquire's steps, in their order, when the image has no device yet.
-func Failpoints() []string { return []string{pointEntry, pointDevice} }
+func Failpoints() []string { return failpoint.Names(pointEntry, pointDevice) }
 
 const numberFile = "device"
 
