@@ -59,7 +59,7 @@ type Config struct {
 }
 
 // DefaultRetention is how long a record tells why its sandbox is gone.
-const DefaultRetention = 24 * time.Hour
+const DefaultRetention = sandbox.Retention
 
 const (
 	// maxEvents is how many events are kept for readers.

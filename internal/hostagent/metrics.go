@@ -83,7 +83,7 @@ func (n *now) Describe(ch chan<- *prometheus.Desc) {
 
 // allStates are those that a record can be in, so that each is there with a zero.
 var allStates = []sandbox.State{sandbox.Starting, sandbox.Running, sandbox.Pausing, sandbox.Paused, sandbox.Resuming, sandbox.Stopping,
-	sandbox.Failed, sandbox.Lost}
+	sandbox.Failed, sandbox.Lost, sandbox.Unreadable}
 
 // Collect implements prometheus.Collector.
 func (n *now) Collect(ch chan<- prometheus.Metric) {

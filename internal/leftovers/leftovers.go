@@ -7,7 +7,7 @@
 //
 // Foreign is the opposite: what is not ours, so that a test can look that none of it was touched.
 //
-// It changes nothing. It is a leaf package but for the form of an id.
+// It changes nothing. It knows the form of an id and of a file of state, and else nothing of ours.
 package leftovers
 
 import (
@@ -26,7 +26,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
+	"wrenn.dev/wrenn/internal/statefile"
 )
 
 // Object is one thing of ours on the host.
@@ -178,17 +180,28 @@ func (h *host) living() (map[string]bool, error) {
 	return living, nil
 }
 
-// stays says whether a sandbox was made to outlive its process, or is frozen.
+// stays says whether a sandbox was made to outlive its process, is frozen, has ended and only its record is there, or has a record that
+// is damaged: then nobody knows, and it is left alone.
 func stays(dir string) bool {
-	b, err := readFile(filepath.Join(dir, recordFile))
-	if err != nil {
-		return false
-	}
 	var record struct {
-		Kept  bool   `json:"kept"`
-		State string `json:"state"`
+		Kept    bool            `json:"kept"`
+		State   string          `json:"state"`
+		Slot    json.RawMessage `json:"slot"`
+		Machine json.RawMessage `json:"machine"`
 	}
-	return json.Unmarshal(b, &record) == nil && (record.Kept && record.State == "running" || record.State == "paused")
+	err := statefile.Read(filepath.Join(dir, recordFile), maxReadSize, &record)
+	if err != nil {
+		return errors.Is(err, errs.ErrCorrupt)
+	}
+	switch record.State {
+	case "running":
+		return record.Kept
+	case "paused":
+		return true
+	case "failed", "lost":
+		return record.Kept && record.Slot == nil && record.Machine == nil
+	}
+	return false
 }
 
 // inode names a file as /proc/locks does.

@@ -1,6 +1,7 @@
 package leftovers
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"wrenn.dev/wrenn/internal/id"
+	"wrenn.dev/wrenn/internal/statefile"
 )
 
 // world is a host made of files.
@@ -34,6 +36,16 @@ func (w world) file(path, content string) {
 	w.t.Helper()
 	w.dir(filepath.Dir(path))
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// record writes a sandbox's record.
+func (w world) record(owner, text string) {
+	w.t.Helper()
+	path := filepath.Join(w.state, sandboxDir, owner, recordFile)
+	w.dir(filepath.Dir(path))
+	if err := statefile.Write(path, json.RawMessage(text)); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -141,13 +153,18 @@ func TestWhatTheLivingOwnIsNotLeft(t *testing.T) {
 func TestWhatWasKeptIsNotLeft(t *testing.T) {
 	w, owner := newWorld(t), id.New()
 	w.furnish(owner)
-	record := filepath.Join(w.state, sandboxDir, owner, recordFile)
-	w.file(record, `{"kept":true,"state":"starting"}`)
-	w.want(w.leftOver, furnished(owner)...)
-	w.file(record, `{"kept":false,"state":"running"}`)
-	w.want(w.leftOver, furnished(owner)...)
-	for _, stays := range []string{`{"kept":true,"state":"running"}`, `{"kept":false,"state":"paused"}`} {
-		w.file(record, stays)
+	for _, left := range []string{`{"kept":true,"state":"starting"}`, `{"kept":false,"state":"running"}`, `{"kept":false,"state":"lost"}`,
+		`{"kept":true,"state":"lost","slot":3}`, `{"kept":true,"state":"failed","machine":{"pid":4}}`} {
+		w.record(owner, left)
+		w.want(w.leftOver, furnished(owner)...)
+	}
+	for _, stays := range []string{`{"kept":true,"state":"running"}`, `{"kept":false,"state":"paused"}`, `{"kept":true,"state":"failed"}`,
+		`{"kept":true,"state":"lost"}`} {
+		w.record(owner, stays)
+		w.want(w.leftOver)
+	}
+	for _, damaged := range []string{"", `{"kept":false,"state":"running"}`} {
+		w.file(filepath.Join(w.state, sandboxDir, owner, recordFile), damaged)
 		w.want(w.leftOver)
 	}
 }
@@ -176,7 +193,7 @@ func TestBuilds(t *testing.T) {
 	unneeded := []string{"file STATE/builds/bd-c", "file STATE/working-sets/bd-e"}
 	owned := []string{"file STATE/builds/refs/fork/" + owner + " of " + owner, "file STATE/builds/refs/sandbox/" + owner + " of " + owner}
 	w.want(w.leftOver, slices.Concat(unfinished, unneeded, owned)...)
-	w.file(filepath.Join(w.state, sandboxDir, owner, recordFile), `{"state":"paused"}`)
+	w.record(owner, `{"state":"paused"}`)
 	w.want(w.leftOver, unfinished...)
 	// A build that is being made is not left behind.
 	info, err := os.Stat(filepath.Join(w.state, buildDir, ".new-bd-d"))

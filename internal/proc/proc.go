@@ -128,6 +128,20 @@ func parseStat(data []byte) (uint64, error) {
 	return n, nil
 }
 
+// Executable names the file that the process with the pid runs, by device and inode: it stays the same although the file is replaced or
+// removed, as by an upgrade. ErrNotFound when there is no such process.
+func Executable(pid int) (string, error) {
+	var st unix.Stat_t
+	err := unix.Stat(fmt.Sprintf("/proc/%d/exe", pid), &st)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return "", fmt.Errorf("process %d: %w", pid, errs.ErrNotFound)
+	}
+	if err != nil {
+		return "", fmt.Errorf("executable of process %d: %w", pid, err)
+	}
+	return fmt.Sprintf("%d:%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino), nil
+}
+
 // BootID is a random name of the time since the machine was switched on.
 func BootID() (string, error) {
 	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

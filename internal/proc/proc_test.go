@@ -106,6 +106,21 @@ func TestStartTimeTellsProcessesApart(t *testing.T) {
 	}
 }
 
+func TestExecutableTellsProgramsApart(t *testing.T) {
+	_, p := sleeper(t)
+	other, err := Executable(p.PID)
+	if err != nil || other == "" {
+		t.Fatal(other, err)
+	}
+	own, err := Executable(os.Getpid())
+	if err != nil || own == other {
+		t.Errorf("this program is %q, its child %q: %v", own, other, err)
+	}
+	if _, err := Executable(1 << 22); !errors.Is(err, errs.ErrNotFound) {
+		t.Errorf("no process: %v", err)
+	}
+}
+
 func stat(name string, start int) string {
 	return fmt.Sprintf("42 (%s) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 %d 100 200\n", name, start)
 }

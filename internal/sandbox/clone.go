@@ -22,8 +22,7 @@ func (s *Sandbox) Snapshot(ctx context.Context, name string) ([]vmm.Step, error)
 		return nil, err
 	}
 	ref := snapshot.Ref{Kind: refSnapshot, Name: name}
-	s.manager.naming.Lock()
-	defer s.manager.naming.Unlock()
+	// Two who ask for one name at a time, in two processes it may be, both come past this; the commit refuses the second.
 	if _, err := s.manager.builds.GetRef(ref); !errors.Is(err, errs.ErrNotFound) {
 		return nil, errors.Join(err, fmt.Errorf("snapshot %q: %w", name, errs.ErrAlreadyExists))
 	}
@@ -137,5 +136,6 @@ func (m *Manager) DeleteSnapshot(ctx context.Context, name string) error {
 	if err := m.builds.DeleteRef(ctx, ref); err != nil {
 		return fmt.Errorf("snapshot %q: %w", name, err)
 	}
-	return m.collect(ctx)
+	_ = m.collect(ctx) // as in Destroy
+	return nil
 }

@@ -69,7 +69,7 @@ func (s *Sandbox) freeze(ctx context.Context, steps *steps, refs ...snapshot.Ref
 	if err != nil {
 		return nil, err
 	}
-	return s.commit(ctx, staging, snapshot.Info{Kind: kind, Host: host, Machine: s.record.Parts}, steps, refs)
+	return s.commit(ctx, staging, snapshot.Info{Kind: kind, Host: host, Machine: s.record.Parts, New: refSnapshot}, steps, refs)
 }
 
 // still makes envd refuse calls and the machine stand still.

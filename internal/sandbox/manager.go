@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +22,6 @@ import (
 type Manager struct {
 	cfg    Config
 	builds *snapshot.Store
-
-	naming sync.Mutex // held while a snapshot's name is looked for and given
 
 	changed func(id string, c Change) // see Watch
 }
@@ -135,8 +132,8 @@ func (m *Manager) hold(id string) (f *folder, err error) {
 	return f, nil
 }
 
-// Destroy ends a sandbox that no process holds, such as a kept or a paused one; that one is not woken. ErrNotFound when there is
-// none, ErrUnavailable when a living process holds it.
+// Destroy ends a sandbox that no process holds, such as a kept or a paused one; that one is not woken. One whose record can't be read goes
+// as well: all it has is found by its id. ErrNotFound when there is none, ErrUnavailable when a living process holds it.
 func (m *Manager) Destroy(ctx context.Context, sandboxID, reason string) error {
 	if err := checkID(sandboxID); err != nil {
 		return err
@@ -154,7 +151,8 @@ func (m *Manager) Destroy(ctx context.Context, sandboxID, reason string) error {
 		f.release()
 		return err
 	}
-	return m.collect(ctx)
+	_ = m.collect(ctx) // the sandbox is gone all the same; Tidy tries again and tells, be it that another one's build is damaged
+	return nil
 }
 
 func checkID(sandboxID string) error {

@@ -35,6 +35,8 @@ const (
 	Failed   State = "failed"   // it ended by itself; see the reason
 	Lost     State = "lost"     // it was running, and is not any more since the host was restarted or nobody watched it
 	Stopped  State = "stopped"  // it is gone; no record is in this state, only who watches is told of it
+	// Unreadable is what List says of a sandbox whose record is damaged: nothing else is known of it, and all that it has is left alone.
+	Unreadable State = "unreadable"
 )
 
 // Change is one change of state, with its time and reason.

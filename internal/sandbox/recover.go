@@ -68,7 +68,8 @@ type Recovered struct {
 // taken apart.
 //
 // Errors: ErrInUse when a living process holds it, ErrUnavailable when its machine runs and envd does not answer: it is left as it is, and
-// Recover may be tried again.
+// Recover may be tried again. ErrCorrupt, with what to do, when its record can't be read: whether it is to stay is not known then, and
+// it stays, with all that it has.
 func (m *Manager) Recover(ctx context.Context, sandboxID string) (Recovered, error) {
 	f, err := m.hold(sandboxID)
 	if errors.Is(err, errs.ErrNotFound) {
@@ -85,8 +86,10 @@ func (m *Manager) Recover(ctx context.Context, sandboxID string) (Recovered, err
 	}()
 	r, err := f.read()
 	switch {
-	case errors.Is(err, errs.ErrNotFound), errors.Is(err, errs.ErrCorrupt):
+	case errors.Is(err, errs.ErrNotFound):
 		r = nil
+	case errors.Is(err, errs.ErrCorrupt):
+		return Recovered{State: Unreadable}, err
 	case err != nil:
 		return Recovered{}, err
 	default:

@@ -178,7 +178,7 @@ func (s *Sandbox) Destroy(ctx context.Context, reason string) error {
 		return err
 	}
 	s.folder = nil
-	_ = s.manager.collect(ctx) // the sandbox is gone all the same, and a sweep tries again and tells
+	_ = s.manager.collect(ctx) // as in Manager.Destroy
 	return nil
 }
 

@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"time"
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
@@ -19,7 +19,7 @@ import (
 // Swept is what a sweep did with one sandbox.
 type Swept struct {
 	ID     string `json:"id"`
-	Kept   bool   `json:"kept"`            // left alone: paused, or made with Spec.Keep and its machine runs
+	Kept   bool   `json:"kept"`            // left alone: paused, made with Spec.Keep and its machine runs or ended lately, or unreadable
 	InUse  bool   `json:"in_use"`          // left alone: a living process holds it
 	Reason string `json:"reason"`          // why it was removed or left
 	Err    string `json:"error,omitempty"` // why it could not be removed
@@ -28,8 +28,12 @@ type Swept struct {
 // Removed says that the sandbox is gone now.
 func (s Swept) Removed() bool { return !s.Kept && !s.InUse && s.Err == "" }
 
+// Retention is how long the record of a kept sandbox that ended by itself, or was lost, tells why.
+const Retention = 24 * time.Hour
+
 // Sweep finds every sandbox of this host that has no living owner and removes exactly what is its. With all, kept ones go
-// too. What a living process works on is never touched. The error joins those of the single sandboxes.
+// too, and those whose record can't be read. What a living process works on is never touched. The error joins those of the single
+// sandboxes.
 func (m *Manager) Sweep(ctx context.Context, all bool) ([]Swept, error) {
 	// The drivers are asked before the folders: a sandbox has its folder before it has anything else, so an object seen here
 	// whose folder is not there later belongs to nobody.
@@ -139,9 +143,14 @@ func (m *Manager) sweepOne(ctx context.Context, sandboxID string, all bool) (Swe
 	}
 	r, err := f.read()
 	switch {
-	case errors.Is(err, errs.ErrNotFound), errors.Is(err, errs.ErrCorrupt):
-		s.Reason = "its owner ended before it wrote a record"
-		r = nil
+	case errors.Is(err, errs.ErrCorrupt) && !all:
+		f.release()
+		s.Kept, s.Reason = true, err.Error()
+		return s, nil
+	case errors.Is(err, errs.ErrCorrupt):
+		s.Reason, r = "its record could not be read", nil
+	case errors.Is(err, errs.ErrNotFound):
+		s.Reason, r = "its owner ended before it wrote a record", nil
 	case err != nil:
 		f.release()
 		return s, err
@@ -170,9 +179,11 @@ func (m *Manager) spare(ctx context.Context, f *folder, r *Record) (reason strin
 	if err != nil && !errors.Is(err, errs.ErrNotFound) {
 		return "", err
 	}
-	switch {
+	switch ended := r.Changes[len(r.Changes)-1]; {
 	case r.State == Paused:
 		return "paused", nil
+	case r.Kept && (r.State == Failed || r.State == Lost) && time.Since(ended.Time) < Retention:
+		return fmt.Sprintf("%s (%s); its record tells so for %v", r.State, ended.Reason, Retention), m.clear(ctx, f, r)
 	case r.State == Resuming:
 		return "its resume was interrupted; it is paused again", m.backToPaused(ctx, f, r, "the resume was interrupted")
 	case r.State == Pausing && frozen != "" && frozen != r.Before:
@@ -219,7 +230,7 @@ func (m *Manager) processes(ctx context.Context, r *Record) (vmm.Machine, error)
 	return m.cfg.VMM.Recover(ctx, *r.Machine)
 }
 
-// List returns the records of all sandboxes, by id. A folder whose record can't be read is left out.
+// List returns the records of all sandboxes, by id. Of one that can't be read there is the id, the state Unreadable, and why.
 func (m *Manager) List() ([]Record, error) {
 	entries, err := os.ReadDir(filepath.Join(m.cfg.StateDir, "sandboxes"))
 	if err != nil {
@@ -227,9 +238,27 @@ func (m *Manager) List() ([]Record, error) {
 	}
 	var list []Record
 	for _, e := range entries {
-		if r, err := readRecord(m.path(e.Name())); err == nil && strings.HasPrefix(r.ID, id.Prefix) {
+		if _, err := id.Parse(e.Name()); err != nil {
+			continue
+		}
+		r, err := readRecord(m.path(e.Name()))
+		switch {
+		case err == nil:
 			list = append(list, *r)
+		case errors.Is(err, errs.ErrCorrupt):
+			list = append(list, m.unreadable(e, err))
 		}
 	}
 	return list, nil
+}
+
+// unreadable is what is known of a sandbox whose record is damaged.
+func (m *Manager) unreadable(e fs.DirEntry, why error) Record {
+	r := Record{Version: RecordVersion, ID: e.Name(), State: Unreadable}
+	c := Change{State: Unreadable, Reason: why.Error()}
+	if info, err := e.Info(); err == nil {
+		c.Time = info.ModTime().UTC()
+	}
+	r.Changes = []Change{c}
+	return r
 }

@@ -28,26 +28,30 @@ type Info struct {
 	// Host and Machine are what the build depends on.
 	Host    manifest.Host
 	Machine manifest.Machine
+	// New says that references of this kind must not be there yet; empty for none. Whoever else makes one of the name meanwhile, in whatever
+	// process, the first wins.
+	New string
 }
 
 // Commit makes a build of the staged files and points the references to it, in one step for GC: a build that was committed
 // with a reference is not collected. Without one it is, by the next GC. When it fails, the references are as they were and
 // the caller still has to Abort.
 //
-// It fails with errs.ErrInvalid for an Info that can't be, errs.ErrFailedPrecondition for files that are not only the
+// It fails with errs.ErrAlreadyExists for a reference that is there and must not be, errs.ErrInvalid for an Info that can't be, errs.ErrFailedPrecondition for files that are not only the
 // staging's or a file system that can't keep them, and errs.ErrCorrupt for a memory file that does not fit the machine.
 func (g *Staging) Commit(ctx context.Context, info Info, refs ...Ref) (*Build, scan.Report, error) {
 	moves := make([]move, len(refs))
 	for i, r := range refs {
-		moves[i] = move{ref: r}
+		moves[i] = move{ref: r, fresh: r.Kind == info.New}
 	}
 	return g.commit(ctx, info, g.parent, moves)
 }
 
-// move is a reference that is pointed to the new build; with from, only if it points there.
+// move is a reference that is pointed to the new build; with from, only if it points there; with fresh, only if it is not there.
 type move struct {
-	ref  Ref
-	from string
+	ref   Ref
+	from  string
+	fresh bool
 }
 
 func (g *Staging) commit(ctx context.Context, info Info, parent string, moves []move) (*Build, scan.Report, error) {
@@ -300,6 +304,11 @@ func (s *Store) current(moves []move) ([]Ref, error) {
 	for _, m := range moves {
 		if err := m.ref.check(); err != nil {
 			return nil, err
+		}
+		if m.fresh {
+			if _, err := s.GetRef(m.ref); !errors.Is(err, errs.ErrNotFound) {
+				return nil, errors.Join(err, fmt.Errorf("reference %s: %w", m.ref, errs.ErrAlreadyExists))
+			}
 		}
 		if m.from != "" {
 			got, err := s.GetRef(m.ref)

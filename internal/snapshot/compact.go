@@ -50,7 +50,7 @@ func (s *Store) Compact(ctx context.Context, build string, refs ...Ref) (b *Buil
 	}
 	moves := make([]move, len(refs))
 	for i, r := range refs {
-		moves[i] = move{r, build}
+		moves[i] = move{ref: r, from: build}
 	}
 	m := old.Manifest
 	b, _, err = g.commit(ctx, Info{Kind: m.Kind, Created: m.Created, Host: m.Host, Machine: m.Machine}, m.Parent, moves)

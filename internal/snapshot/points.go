@@ -13,10 +13,11 @@ var (
 	pointPlace    = failpoint.New("snapshot.place")    // the folder is whole; it has its old name
 	pointPlaced   = failpoint.New("snapshot.placed")   // the build is in its place; nothing refers to it
 	pointRef      = failpoint.New("snapshot.ref")      // a reference is written beside its place
+	pointRefGone  = failpoint.New("snapshot.ref-gone") // a reference is removed; its build is there
 	pointGC       = failpoint.New("snapshot.gc")       // what is collected has been moved aside
 )
 
-// Failpoints are the names of the steps that WRENN_FAILPOINT can name.
+// Failpoints are the names of the steps of a commit, a compaction and a collection.
 func Failpoints() []string {
 	return failpoint.Names(
 		pointStaged, pointCompact, pointScanned, pointMap, pointSynced, pointManifest, pointPlace, pointPlaced, pointRef, pointGC,

@@ -204,11 +204,10 @@ func (s *Store) DeleteRef(ctx context.Context, r Ref) error {
 	if err := removeIfThere(s.refPath(r)); err != nil {
 		return fmt.Errorf("reference %s: %w", r, err)
 	}
-	err = syncPath(filepath.Join(s.root, refsName, r.Kind))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err := syncPath(filepath.Join(s.root, refsName, r.Kind)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return err
+	return failpoint.Here(ctx, pointRefGone)
 }
 
 func removeIfThere(path string) error {

@@ -190,11 +190,13 @@ type Handle struct {
 	PID       int    `json:"pid"`
 	StartTime uint64 `json:"start_time"` // field 22 of /proc/PID/stat, in clock ticks since boot
 	BootID    string `json:"boot_id"`
-	Driver    string `json:"driver"` // the driver's name and the VMM's version: "firecracker 1.12.1"
+	// Executable is the file that the process runs, as proc.Executable says it.
+	Executable string `json:"executable"`
+	Driver     string `json:"driver"` // the driver's name and the VMM's version: "firecracker 1.12.1"
 }
 
 // HandleVersion is the version of the Handle format that this code writes.
-const HandleVersion = 1
+const HandleVersion = 2
 
 // Exit is how a machine ended.
 type Exit struct {

@@ -10,15 +10,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	rpc "connectrpc.com/connect"
 
-	"wrenn.dev/wrenn/internal/failpoint"
 	"wrenn.dev/wrenn/internal/hostagent/client"
-	"wrenn.dev/wrenn/internal/sandbox"
 	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
@@ -27,12 +26,30 @@ type agent struct {
 	t      *testing.T
 	socket string
 	cmd    *exec.Cmd
-	log    bytes.Buffer
+	log    logged
 	*client.Client
 }
 
-// startAgent returns when it answers and has taken over what there is.
-func startAgent(t *testing.T, socket string, env ...string) *agent {
+// logged is what a process has written so far.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// launchAgent starts one that its caller ends.
+func launchAgent(t *testing.T, socket string, env ...string) *agent {
 	t.Helper()
 	a := &agent{t: t, socket: socket, cmd: exec.Command(binary(t), "agent", "--socket", socket), Client: client.Unix(socket)}
 	a.cmd.Stderr = &a.log
@@ -40,6 +57,13 @@ func startAgent(t *testing.T, socket string, env ...string) *agent {
 	if err := a.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	return a
+}
+
+// startAgent returns when it answers and has taken over what there is.
+func startAgent(t *testing.T, socket string, env ...string) *agent {
+	t.Helper()
+	a := launchAgent(t, socket, env...)
 	t.Cleanup(func() {
 		a.Close()
 		_ = a.cmd.Process.Kill()
@@ -138,54 +162,4 @@ func (a *agent) end() {
 	if err := a.cmd.Wait(); err != nil {
 		a.t.Errorf("the agent's end: %v", err)
 	}
-}
-
-// TestAgentIsKilledInAPause ends the agent with SIGKILL at each step of a pause. The next one has the sandbox running or paused, and in
-// either case with what was in its memory.
-func TestAgentIsKilledInAPause(t *testing.T) {
-	points := sandbox.FreezeFailpoints()
-	if len(points) < 5 {
-		t.Fatalf("%d failpoints: the test does not see them", len(points))
-	}
-	nothingLeft(t)
-	socket := filepath.Join(t.TempDir(), "agent.sock")
-	a := startAgent(t, socket)
-	made, err := a.Sandboxes.Create(t.Context(), rpc.NewRequest(&pb.CreateRequest{Template: "base"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	id := made.Msg.GetSandbox().GetId()
-	a.exec(id, "sh", "-c", "echo here > /dev/shm/here")
-	a.end()
-	for _, point := range points {
-		a = startAgent(t, socket, failpoint.Env+"="+point+"=kill")
-		if _, err := a.Sandboxes.Pause(t.Context(), rpc.NewRequest(&pb.PauseRequest{Id: id})); err == nil {
-			t.Errorf("%s: the pause came to its end", point)
-		}
-		_ = a.cmd.Wait()
-		a = startAgent(t, socket)
-		got, err := a.Sandboxes.Get(t.Context(), rpc.NewRequest(&pb.GetRequest{Id: id}))
-		if err != nil {
-			t.Fatalf("%s: %v", point, err)
-		}
-		switch state := got.Msg.GetSandbox().GetState(); state {
-		case pb.State_STATE_RUNNING:
-		case pb.State_STATE_PAUSED:
-			if _, err := a.Sandboxes.Resume(t.Context(), rpc.NewRequest(&pb.ResumeRequest{Id: id})); err != nil {
-				t.Fatalf("%s: %v", point, err)
-			}
-		default:
-			t.Fatalf("%s: it is %s: %s", point, state, got.Msg.GetSandbox().GetReason())
-		}
-		if out := a.exec(id, "cat", "/dev/shm/here"); out != "here" {
-			t.Errorf("%s: it has %q", point, out)
-		}
-		a.end()
-	}
-	a = startAgent(t, socket)
-	if _, err := a.Sandboxes.Destroy(t.Context(), rpc.NewRequest(&pb.DestroyRequest{Id: id})); err != nil {
-		t.Error(err)
-	}
-	a.end()
-	wrenn(t, "host", "sweep").want(t, 0)
 }

@@ -17,6 +17,7 @@ var states = map[sandbox.State]pb.State{
 	sandbox.Starting: pb.State_STATE_STARTING, sandbox.Running: pb.State_STATE_RUNNING, sandbox.Pausing: pb.State_STATE_PAUSING,
 	sandbox.Paused: pb.State_STATE_PAUSED, sandbox.Resuming: pb.State_STATE_RESUMING, sandbox.Stopping: pb.State_STATE_STOPPING,
 	sandbox.Stopped: pb.State_STATE_STOPPED, sandbox.Failed: pb.State_STATE_FAILED, sandbox.Lost: pb.State_STATE_LOST,
+	sandbox.Unreadable: pb.State_STATE_UNREADABLE,
 }
 
 func fromStates(list []pb.State) map[sandbox.State]bool {

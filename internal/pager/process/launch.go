@@ -82,6 +82,9 @@ func adopt(cmd *exec.Cmd, fd int, folder string) (*Process, error) {
 	if h.StartTime, err = proc.StartTime(h.PID); err == nil {
 		h.BootID, err = proc.BootID()
 	}
+	if err == nil {
+		h.Executable, err = proc.Executable(h.PID)
+	}
 	if err != nil {
 		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait(), process.Close())
 	}

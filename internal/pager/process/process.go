@@ -17,10 +17,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -87,9 +89,10 @@ type Process struct {
 
 // Handle names a pager's process beyond doubt.
 type Handle struct {
-	PID       int    `json:"pid"`
-	StartTime uint64 `json:"start_time"`
-	BootID    string `json:"boot_id"`
+	PID        int    `json:"pid"`
+	StartTime  uint64 `json:"start_time"` // in clock ticks since boot
+	BootID     string `json:"boot_id"`
+	Executable string `json:"executable"` // as proc.Executable says it
 }
 
 // Failpoints are the names of the points that every Start passes.
@@ -154,7 +157,9 @@ func (s Starter) Start(ctx context.Context, spec Spec) (_ *Process, err error) {
 	return p, nil
 }
 
-// Recover returns the pager that a handle tells of: it runs, or has left. ErrNotFound when it is gone otherwise.
+// Recover returns the running pager that a handle tells of. ErrNotFound when it is gone, or its pid is another process' by now: the one of
+// the handle began at that time, runs that file, is in the sandbox's group and listens on the socket in its folder. ErrUnavailable when
+// that can't be found out.
 func (s Starter) Recover(_ context.Context, sandbox string, h Handle) (*Process, error) {
 	gone := func(why error) error {
 		return fmt.Errorf("pager %d of %s: %w", h.PID, sandbox, errors.Join(why, errs.ErrNotFound))
@@ -175,19 +180,64 @@ func (s Starter) Recover(_ context.Context, sandbox string, h Handle) (*Process,
 	if err != nil {
 		return nil, gone(err)
 	}
-	members, err := s.groups().Get(sandbox).Members()
-	began, serr := proc.StartTime(h.PID)
-	if err != nil || serr != nil || began != h.StartTime || !slices.Contains(members, h.PID) || process.Ended() {
-		return nil, errors.Join(gone(errors.Join(err, serr)), process.Close())
+	err = s.matches(sandbox, h)
+	if errors.Is(err, errs.ErrUnavailable) && !process.Ended() {
+		return nil, errors.Join(fmt.Errorf("pager %d of %s: %w", h.PID, sandbox, err), process.Close())
+	}
+	if err != nil || process.Ended() {
+		return nil, errors.Join(gone(err), process.Close())
 	}
 	return watch(process, s.folder(sandbox), h, nil), nil
 }
 
-// hasLeft says whether the pager of a folder let go of the memory. Only the pager can have said so: the folder is its own.
-func hasLeft(folder string) bool {
-	_, err := os.Lstat(filepath.Join(folder, leftName))
-	return err == nil
+// matches says why a process is not the one of a handle, nil when it is.
+func (s Starter) matches(sandbox string, h Handle) error {
+	members, err := s.groups().Get(sandbox).Members()
+	if err != nil {
+		return err
+	}
+	began, err := proc.StartTime(h.PID)
+	if err != nil {
+		return err
+	}
+	executable, err := proc.Executable(h.PID)
+	if err != nil {
+		return err
+	}
+	if began != h.StartTime || executable != h.Executable || !slices.Contains(members, h.PID) {
+		return errors.New("the pid is another process' by now")
+	}
+	listener, err := listenerOf(filepath.Join(s.folder(sandbox), controlName))
+	if err == nil && listener != h.PID {
+		err = fmt.Errorf("process %d listens on its socket", listener)
+	}
+	return err
 }
+
+// listenerOf is the pid of the process that listens on a socket.
+func listenerOf(path string) (int, error) {
+	conn, err := net.DialTimeout("unix", path, dialTime)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
+		return 0, err
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", err, errs.ErrUnavailable)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(err, cerr); err != nil {
+		return 0, err
+	}
+	return int(cred.Pid), nil
+}
+
+// dialTime bounds a connection to a socket of this host.
+const dialTime = 10 * time.Second
 
 // Remove ends the sandbox's pager and removes its group and folder. It is idempotent.
 func (s Starter) Remove(ctx context.Context, sandbox string) error {

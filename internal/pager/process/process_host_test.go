@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,6 +140,28 @@ func TestALife(t *testing.T) {
 	w.ended(p)
 }
 
+// othersSocket has another process listen where the pager does, for a moment, and nobody: it is not the one of the handle then.
+func (w *world) othersSocket(sandbox string, p *Process) {
+	w.t.Helper()
+	path := filepath.Join(w.folder(sandbox), controlName)
+	if err := os.Rename(path, path+".aside"); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.Recover(w.t.Context(), sandbox, p.Handle()); !errors.Is(err, errs.ErrNotFound) {
+		w.t.Errorf("without a socket: %v", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.Recover(w.t.Context(), sandbox, p.Handle()); !errors.Is(err, errs.ErrNotFound) {
+		w.t.Errorf("with another's socket: %v", err)
+	}
+	if err := errors.Join(l.Close(), os.Rename(path+".aside", path)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func TestRecover(t *testing.T) {
 	w := newWorld(t)
 	sandbox, p := w.start()
@@ -148,6 +171,7 @@ func TestRecover(t *testing.T) {
 	}
 	for name, change := range map[string]func(*Handle){
 		"another process": func(h *Handle) { h.PID = os.Getpid() }, "another start": func(h *Handle) { h.StartTime++ },
+		"another executable": func(h *Handle) { h.Executable = "0:1:2" }, "one without an executable": func(h *Handle) { h.Executable = "" },
 		"another boot": func(h *Handle) { h.BootID = "x" }, "no process": func(h *Handle) { h.PID = 1 << 22 },
 	} {
 		h := p.Handle()
@@ -156,6 +180,7 @@ func TestRecover(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	w.othersSocket(sandbox, p)
 	if err := unix.Kill(p.Handle().PID, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

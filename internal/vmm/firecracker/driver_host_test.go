@@ -329,6 +329,11 @@ func TestHostStarterDies(t *testing.T) {
 	if _, err := d.Recover(t.Context(), recycled); !errors.Is(err, errs.ErrNotFound) {
 		t.Errorf("Recover of another process: %v", err)
 	}
+	upgraded := h
+	upgraded.Executable = "0:1:2"
+	if _, err := d.Recover(t.Context(), upgraded); !errors.Is(err, errs.ErrNotFound) {
+		t.Errorf("Recover of a process that runs another file: %v", err)
+	}
 	began := time.Now()
 	if err := unix.Kill(h.PID, unix.SIGKILL); err != nil {
 		t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 	"wrenn.dev/wrenn/internal/vmm/firecracker/jail"
 )
 
-// Recover returns the running machine of a handle. Beside pid, start time and boot id, the process must be in the id's
-// cgroup, which no process that happens to have the pid is.
+// Recover returns the running machine of a handle. Beside pid, start time, boot id and executable, the process must be in the id's
+// cgroup and listen on the socket in its jail, which no process does that happens to have the pid.
 func (d *Driver) Recover(_ context.Context, h vmm.Handle) (vmm.Machine, error) {
 	if h.Version != vmm.HandleVersion {
 		return nil, fmt.Errorf("handle of version %d, want %d: %w", h.Version, vmm.HandleVersion, errs.ErrInvalid)
@@ -48,7 +48,7 @@ func (d *Driver) rejoin(j *jail.Jail, h vmm.Handle) (*machine, error) {
 		return nil, err
 	}
 	g := d.groups.Get(h.ID)
-	if err := matches(p, g, h); err != nil {
+	if err := errors.Join(matches(p, g, h), answers(j, h)); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	logs, err := openSinks(j, true)
@@ -69,12 +69,28 @@ func matches(p *proc.Process, g group, h vmm.Handle) error {
 	if err != nil {
 		return err
 	}
+	executable, err := proc.Executable(h.PID)
+	if err != nil {
+		return err
+	}
 	members, err := g.Members()
 	if err != nil {
 		return err
 	}
-	if began != h.StartTime || !slices.Contains(members, h.PID) || p.Ended() {
+	if began != h.StartTime || executable != h.Executable || !slices.Contains(members, h.PID) || p.Ended() {
 		return fmt.Errorf("process %d is not machine %s: %w", h.PID, h.ID, errs.ErrNotFound)
 	}
 	return nil
+}
+
+// answers says whether the process listens on the machine's API socket.
+func answers(j *jail.Jail, h vmm.Handle) error {
+	conn, err := j.Dial(socketName, h.PID)
+	if errors.Is(err, errs.ErrCorrupt) {
+		return fmt.Errorf("process %d is not machine %s: %w: %w", h.PID, h.ID, err, errs.ErrNotFound)
+	}
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }

@@ -52,21 +52,24 @@ const (
 	State_STATE_FAILED State = 8
 	// The host lost it: it was restarted, or the machine ended while no agent ran.
 	State_STATE_LOST State = 9
+	// Its record on the host is damaged. Nothing else is known of it, and all that it has is left alone until it is destroyed.
+	State_STATE_UNREADABLE State = 10
 )
 
 // Enum value maps for State.
 var (
 	State_name = map[int32]string{
-		0: "STATE_UNSPECIFIED",
-		1: "STATE_STARTING",
-		2: "STATE_RUNNING",
-		3: "STATE_PAUSING",
-		4: "STATE_PAUSED",
-		5: "STATE_RESUMING",
-		6: "STATE_STOPPING",
-		7: "STATE_STOPPED",
-		8: "STATE_FAILED",
-		9: "STATE_LOST",
+		0:  "STATE_UNSPECIFIED",
+		1:  "STATE_STARTING",
+		2:  "STATE_RUNNING",
+		3:  "STATE_PAUSING",
+		4:  "STATE_PAUSED",
+		5:  "STATE_RESUMING",
+		6:  "STATE_STOPPING",
+		7:  "STATE_STOPPED",
+		8:  "STATE_FAILED",
+		9:  "STATE_LOST",
+		10: "STATE_UNREADABLE",
 	}
 	State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
@@ -79,6 +82,7 @@ var (
 		"STATE_STOPPED":     7,
 		"STATE_FAILED":      8,
 		"STATE_LOST":        9,
+		"STATE_UNREADABLE":  10,
 	}
 )
 
@@ -3835,7 +3839,7 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\aconsole\x18\x02 \x01(\tR\aconsole\"\x10\n" +
 	"\x0eMetricsRequest\"%\n" +
 	"\x0fMetricsResponse\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text*\xc7\x01\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text*\xdd\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTATE_STARTING\x10\x01\x12\x11\n" +
@@ -3847,7 +3851,9 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\rSTATE_STOPPED\x10\a\x12\x10\n" +
 	"\fSTATE_FAILED\x10\b\x12\x0e\n" +
 	"\n" +
-	"STATE_LOST\x10\t*F\n" +
+	"STATE_LOST\x10\t\x12\x14\n" +
+	"\x10STATE_UNREADABLE\x10\n" +
+	"*F\n" +
 	"\x06Expiry\x12\x16\n" +
 	"\x12EXPIRY_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eEXPIRY_DESTROY\x10\x01\x12\x10\n" +
