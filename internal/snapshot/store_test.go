@@ -334,3 +334,39 @@ func TestUsageCountsNoHoles(t *testing.T) {
 		t.Errorf("%d bytes, %v", n, err)
 	}
 }
+
+// TestARefThatMustBeNew: a build is not committed under a name that is there by then, and the name stays what it was.
+func TestARefThatMustBeNew(t *testing.T) {
+	s := newStore(t)
+	mem := memory{0: 1}
+	named := Ref{Kind: "snapshot", Name: "one"}
+	info := infoOf(manifest.Diff)
+	info.New = named.Kind
+	own := Ref{Kind: "sandbox", Name: "cl-a"} // of another kind, and moved as ever
+	first, err := s.commitNew(t, &mem, info, named, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.commitNew(t, &mem, info, named, own); !errors.Is(err, errs.ErrAlreadyExists) {
+		t.Errorf("the name again: %v", err)
+	}
+	for _, r := range []Ref{named, own} {
+		if got, err := s.GetRef(r); err != nil || got != first {
+			t.Errorf("%s points to %s, %v, want %s", r, got, err, first)
+		}
+	}
+	if _, err := s.commitNew(t, &mem, info, Ref{Kind: "snapshot", Name: "two"}, own); err != nil {
+		t.Errorf("another name: %v", err)
+	}
+}
+
+// commitNew commits a build and returns its id; when it fails nothing of it is left.
+func (s *Store) commitNew(t *testing.T, mem *memory, info Info, refs ...Ref) (string, error) {
+	t.Helper()
+	g := stage(t, s, "", mem, pagesOf(0), manifest.Diff)
+	b, _, err := g.Commit(bg, info, refs...)
+	if err != nil {
+		return "", errors.Join(err, g.Abort(bg))
+	}
+	return b.ID, nil
+}

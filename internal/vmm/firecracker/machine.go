@@ -80,11 +80,7 @@ func (m *machine) identify(id string, v release.Version) error {
 	if err != nil {
 		return fmt.Errorf("the process ended at once: %w: %w", err, errs.ErrUnavailable)
 	}
-	executable, err := proc.Executable(m.handle.PID)
-	if err != nil {
-		return fmt.Errorf("the process ended at once: %w: %w", err, errs.ErrUnavailable)
-	}
-	m.handle = vmm.Handle{Version: vmm.HandleVersion, ID: id, PID: m.handle.PID, StartTime: began, BootID: boot, Executable: executable,
+	m.handle = vmm.Handle{Version: vmm.HandleVersion, ID: id, PID: m.handle.PID, StartTime: began, BootID: boot,
 		Driver: fmt.Sprintf("%s %v", Name, v)}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/failpoint"
 	"wrenn.dev/wrenn/internal/inotify"
+	"wrenn.dev/wrenn/internal/proc"
 	"wrenn.dev/wrenn/internal/vmm"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/api"
 	"wrenn.dev/wrenn/internal/vmm/firecracker/jail"
@@ -254,7 +255,9 @@ func (s *start) await(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("wait for the API socket: %w: %w", err, errs.ErrUnavailable)
 	}
-	return nil
+	// Until now the process may have been the jailer, which becomes Firecracker.
+	s.m.handle.Executable, err = proc.Executable(s.m.handle.PID)
+	return err
 }
 
 // configure tells Firecracker what the machine is made of.
