@@ -119,3 +119,25 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkWrite is of a value as long as most records.
+func BenchmarkWrite(b *testing.B) {
+	path, v := filepath.Join(b.TempDir(), "file.json"), value{Text: strings.Repeat("x", 2<<10)}
+	for b.Loop() {
+		if err := Write(path, v); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRead(b *testing.B) {
+	path, v := filepath.Join(b.TempDir(), "file.json"), value{Text: strings.Repeat("x", 2<<10)}
+	if err := Write(path, v); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := Read(path, 1<<20, &v); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

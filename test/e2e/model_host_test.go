@@ -60,7 +60,7 @@ const boxesMax = 3
 // compares with a model after each round. WRENN_SEED has it begin with the same choices, WRENN_CHAOS_TIME says how long it goes on.
 func TestRandomOperations(t *testing.T) {
 	nothingLeft(t)
-	seed, limit := uint64(time.Now().UnixNano()), 40*time.Second
+	seed, limit := uint64(time.Now().UnixNano()), 30*time.Second
 	var err error
 	if text := os.Getenv("WRENN_SEED"); text != "" {
 		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
@@ -79,6 +79,7 @@ func TestRandomOperations(t *testing.T) {
 		m.boxes = append(m.boxes, &modelBox{})
 	}
 	m.up()
+	m.destroy(m.fresh()) // so that there is a warm build
 	rounds := 0
 	for began := time.Now(); rounds < 2 || time.Since(began) < limit; rounds++ {
 		m.round()
@@ -178,17 +179,17 @@ func (m *model) plan() []deed {
 		case b.id == "":
 			d = m.createIn(b)
 			fixed = true
-		case b.paused && n < 8:
+		case b.paused && n < 7:
 			d = m.resumed(b)
-		case n < 1:
-			d = m.destroyed(b)
-		case b.paused:
+		case b.paused && n < 9:
 			continue
+		case b.paused, n < 2:
+			d = m.destroyed(b)
 		case n < 4:
 			d = m.paused(b)
 		case n < 6:
 			d = m.frozen(b)
-		case n < 7 && m.free(taken) != nil:
+		case n < 8 && m.free(taken) != nil:
 			other := m.free(taken)
 			taken[other] = true
 			d = m.forked(b, other)

@@ -200,12 +200,16 @@ func (s Starter) matches(sandbox string, h Handle) error {
 	if err != nil {
 		return err
 	}
+	another := errors.New("the pid is another process' by now")
+	if began != h.StartTime || !slices.Contains(members, h.PID) {
+		return another
+	}
 	executable, err := proc.Executable(h.PID)
 	if err != nil {
 		return err
 	}
-	if began != h.StartTime || executable != h.Executable || !slices.Contains(members, h.PID) {
-		return errors.New("the pid is another process' by now")
+	if executable != h.Executable {
+		return another
 	}
 	listener, err := listenerOf(filepath.Join(s.folder(sandbox), controlName))
 	if err == nil && listener != h.PID {

@@ -48,7 +48,7 @@ func (d *Driver) rejoin(j *jail.Jail, h vmm.Handle) (*machine, error) {
 		return nil, err
 	}
 	g := d.groups.Get(h.ID)
-	if err := errors.Join(matches(p, g, h), answers(j, h)); err != nil {
+	if err := is(p, j, g, h); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	logs, err := openSinks(j, true)
@@ -63,13 +63,21 @@ func (d *Driver) rejoin(j *jail.Jail, h vmm.Handle) (*machine, error) {
 	return m, nil
 }
 
+// is fails with ErrNotFound unless the process is the one of the handle, and runs.
+func is(p *proc.Process, j *jail.Jail, g group, h vmm.Handle) error {
+	if err := matches(p, g, h); err != nil {
+		return err
+	}
+	err := answers(j, h)
+	if err != nil && p.Ended() {
+		return fmt.Errorf("machine %s has ended: %w: %w", h.ID, err, errs.ErrNotFound)
+	}
+	return err
+}
+
 // matches says whether the process is the one of the handle.
 func matches(p *proc.Process, g group, h vmm.Handle) error {
 	began, err := proc.StartTime(h.PID)
-	if err != nil {
-		return err
-	}
-	executable, err := proc.Executable(h.PID)
 	if err != nil {
 		return err
 	}
@@ -77,10 +85,15 @@ func matches(p *proc.Process, g group, h vmm.Handle) error {
 	if err != nil {
 		return err
 	}
-	if began != h.StartTime || executable != h.Executable || !slices.Contains(members, h.PID) || p.Ended() {
-		return fmt.Errorf("process %d is not machine %s: %w", h.PID, h.ID, errs.ErrNotFound)
+	another := fmt.Errorf("process %d is not machine %s: %w", h.PID, h.ID, errs.ErrNotFound)
+	if began != h.StartTime || !slices.Contains(members, h.PID) || p.Ended() {
+		return another
 	}
-	return nil
+	executable, err := proc.Executable(h.PID)
+	if err == nil && executable != h.Executable {
+		return another
+	}
+	return err
 }
 
 // answers says whether the process listens on the machine's API socket.
