@@ -235,15 +235,16 @@ var elsewhere = map[string]string{
 }
 
 // TestKillMatrix kills the agent at each point that each operation passes, as often as it passes it, and starts it again. What is passed is
-// found by doing the operation once. In CI it kills at one point of each operation; WRENN_CHAOS=1 has it kill at all, and WRENN_CHAOS=2/5
-// at every fifth from the second on.
+// found by doing the operation once. In CI it kills at one point of each operation, so that each kind of step is visited; WRENN_CHAOS=1
+// has it kill at all, and WRENN_CHAOS=2/5 at every fifth from the second on.
 func TestKillMatrix(t *testing.T) {
 	nothingLeft(t)
 	k := newKiller(t)
 	defer k.end()
 	var seen []string
+	chosen := choice{}
 	cases, killed := 0, 0
-	for i, op := range operations {
+	for _, op := range operations {
 		var points []string
 		k.part(t, op.name, func() {
 			points = k.follow(op)
@@ -253,7 +254,7 @@ func TestKillMatrix(t *testing.T) {
 			seen = append(seen, points...)
 		})
 		t.Logf("%s passes %d points: %s", op.name, len(points), strings.Join(points, " "))
-		for _, point := range chosen(t, i, points) {
+		for _, point := range chosen.of(t, points) {
 			cases++
 			k.part(t, op.name+" at "+point, func() {
 				if k.killAt(op, point) {
@@ -309,16 +310,14 @@ func (k *killer) follow(op killedIn) (points []string) {
 	return points
 }
 
-// chosen are the points of an operation that are to be visited.
-func chosen(t *testing.T, op int, points []string) []string {
+// choice chooses the points that are to be visited.
+type choice map[string]int // how many were chosen of each kind, which is what a point's name begins with
+
+// of are those of an operation.
+func (c choice) of(t *testing.T, points []string) []string {
 	switch how := os.Getenv("WRENN_CHAOS"); how {
 	case "":
-		if len(points) == 0 {
-			return nil
-		}
-		_, at := math.Modf(float64(op+1) * math.Phi) // spread over all that there is, the same in every run
-		i := int(at * float64(len(points)))
-		return points[i : i+1]
+		return c.one(points)
 	case "1":
 		return points
 	default:
@@ -332,6 +331,23 @@ func chosen(t *testing.T, op int, points []string) []string {
 		}
 		return some
 	}
+}
+
+// one is one point of an operation, of the kind that was chosen least so far, and from its whole length: the same in every run.
+func (c choice) one(points []string) []string {
+	if len(points) == 0 {
+		return nil
+	}
+	kindOf := func(point string) string {
+		kind, _, _ := strings.Cut(point, ".")
+		return kind
+	}
+	kind := kindOf(slices.MinFunc(points, func(a, b string) int { return c[kindOf(a)] - c[kindOf(b)] }))
+	points = slices.DeleteFunc(slices.Clone(points), func(p string) bool { return kindOf(p) != kind })
+	c[kind]++
+	_, at := math.Modf(float64(len(c)+c[kind]) * math.Phi)
+	i := int(at * float64(len(points)))
+	return points[i : i+1]
 }
 
 // killAt does an operation with the agent killed at a point, and says whether it was. Of what is done as often as time makes it, the
