@@ -157,37 +157,47 @@ func (s Starter) Start(ctx context.Context, spec Spec) (_ *Process, err error) {
 	return p, nil
 }
 
-// Recover returns the running pager that a handle tells of. ErrNotFound when it is gone, or its pid is another process' by now: the one of
-// the handle began at that time, runs that file, is in the sandbox's group and listens on the socket in its folder. ErrUnavailable when
-// that can't be found out.
+// Recover returns the pager that a handle tells of: it runs, or has left. ErrNotFound when it is gone otherwise, or its pid is another
+// process' by now: the one of the handle began at that time, runs that file, is in the sandbox's group, and nobody else listens on the
+// socket in its folder. ErrUnavailable when that can't be found out.
 func (s Starter) Recover(_ context.Context, sandbox string, h Handle) (*Process, error) {
-	gone := func(why error) error {
-		return fmt.Errorf("pager %d of %s: %w", h.PID, sandbox, errors.Join(why, errs.ErrNotFound))
-	}
 	boot, err := proc.BootID()
 	if err != nil {
 		return nil, err
 	}
 	if boot != h.BootID {
-		return nil, gone(errors.New("it ran before the host was started"))
+		return nil, fmt.Errorf("pager %d of %s ran before the host was started: %w", h.PID, sandbox, errs.ErrNotFound)
 	}
-	if hasLeft(s.folder(sandbox)) {
+	process, err := s.find(sandbox, h)
+	if hasLeft(s.folder(sandbox)) { // looked at last: it may have left just now
+		if process != nil {
+			_ = process.Close()
+		}
 		p := &Process{folder: s.folder(sandbox), handle: h, child: true, left: true, done: make(chan struct{})}
 		close(p.done)
 		return p, nil
 	}
-	process, err := proc.Open(h.PID)
 	if err != nil {
-		return nil, gone(err)
-	}
-	err = s.matches(sandbox, h)
-	if errors.Is(err, errs.ErrUnavailable) && !process.Ended() {
-		return nil, errors.Join(fmt.Errorf("pager %d of %s: %w", h.PID, sandbox, err), process.Close())
-	}
-	if err != nil || process.Ended() {
-		return nil, errors.Join(gone(err), process.Close())
+		return nil, fmt.Errorf("pager %d of %s: %w", h.PID, sandbox, err)
 	}
 	return watch(process, s.folder(sandbox), h, nil), nil
+}
+
+// find returns the process of a handle. The pidfd is opened first, so what is checked after it is checked of the process that it names, or
+// of none.
+func (s Starter) find(sandbox string, h Handle) (*proc.Process, error) {
+	process, err := proc.Open(h.PID)
+	if err != nil {
+		return nil, errors.Join(err, errs.ErrNotFound)
+	}
+	err = s.matches(sandbox, h)
+	if process.Ended() || err != nil && !errors.Is(err, errs.ErrUnavailable) {
+		err = errors.Join(err, errs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, errors.Join(err, process.Close())
+	}
+	return process, nil
 }
 
 // matches says why a process is not the one of a handle, nil when it is.
@@ -212,17 +222,17 @@ func (s Starter) matches(sandbox string, h Handle) error {
 		return another
 	}
 	listener, err := listenerOf(filepath.Join(s.folder(sandbox), controlName))
-	if err == nil && listener != h.PID {
+	if err == nil && listener != 0 && listener != h.PID {
 		err = fmt.Errorf("process %d listens on its socket", listener)
 	}
 	return err
 }
 
-// listenerOf is the pid of the process that listens on a socket.
+// listenerOf is the pid of the process that listens on a socket, 0 for none: a pager that is about to leave listens no more.
 func listenerOf(path string) (int, error) {
 	conn, err := net.DialTimeout("unix", path, dialTime)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
-		return 0, err
+		return 0, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", err, errs.ErrUnavailable)
@@ -242,6 +252,12 @@ func listenerOf(path string) (int, error) {
 
 // dialTime bounds a connection to a socket of this host.
 const dialTime = 10 * time.Second
+
+// hasLeft says whether the pager of a folder let go of the memory. Only the pager can have said so: the folder is its own.
+func hasLeft(folder string) bool {
+	_, err := os.Lstat(filepath.Join(folder, leftName))
+	return err == nil
+}
 
 // Remove ends the sandbox's pager and removes its group and folder. It is idempotent.
 func (s Starter) Remove(ctx context.Context, sandbox string) error {

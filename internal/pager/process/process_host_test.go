@@ -140,15 +140,17 @@ func TestALife(t *testing.T) {
 	w.ended(p)
 }
 
-// othersSocket has another process listen where the pager does, for a moment, and nobody: it is not the one of the handle then.
+// othersSocket has nobody listen where the pager does, for a moment, and then another process: it is not the one of the handle then.
 func (w *world) othersSocket(sandbox string, p *Process) {
 	w.t.Helper()
 	path := filepath.Join(w.folder(sandbox), controlName)
 	if err := os.Rename(path, path+".aside"); err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := w.Recover(w.t.Context(), sandbox, p.Handle()); !errors.Is(err, errs.ErrNotFound) {
+	if again, err := w.Recover(w.t.Context(), sandbox, p.Handle()); err != nil {
 		w.t.Errorf("without a socket: %v", err)
+	} else if err := again.Close(); err != nil {
+		w.t.Error(err)
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
