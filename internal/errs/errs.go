@@ -28,6 +28,8 @@ var (
 	ErrUnavailable = errors.New("unavailable")
 	// ErrUnauthenticated: the caller did not prove who it is.
 	ErrUnauthenticated = errors.New("unauthenticated")
+	// ErrPermissionDenied: it is known who asks, and that one may not do this; somebody else may.
+	ErrPermissionDenied = errors.New("permission denied")
 	// ErrCorrupt: stored state fails its own checks and is not used.
 	ErrCorrupt = errors.New("corrupt")
 )

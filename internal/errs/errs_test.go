@@ -26,7 +26,7 @@ func TestField(t *testing.T) {
 // TestKindsDiffer: an error is of the kind that it wraps and of no other.
 func TestKindsDiffer(t *testing.T) {
 	kinds := []error{ErrInvalid, ErrNotFound, ErrAlreadyExists, ErrFailedPrecondition, ErrResourceExhausted, ErrUnavailable,
-		ErrUnauthenticated, ErrCorrupt}
+		ErrUnauthenticated, ErrPermissionDenied, ErrCorrupt}
 	texts := map[string]bool{}
 	for _, kind := range kinds {
 		err := fmt.Errorf("x: %w", kind)

@@ -20,6 +20,7 @@ var kinds = []struct {
 	{errs.ErrResourceExhausted, connect.CodeResourceExhausted},
 	{errs.ErrUnavailable, connect.CodeUnavailable},
 	{errs.ErrUnauthenticated, connect.CodeUnauthenticated},
+	{errs.ErrPermissionDenied, connect.CodePermissionDenied},
 	{errs.ErrCorrupt, connect.CodeDataLoss},
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded},
 	{context.Canceled, connect.CodeCanceled},

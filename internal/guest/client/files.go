@@ -213,7 +213,7 @@ func (f *Files) Upload(ctx context.Context, path string, r io.Reader, mode *fs.F
 
 // statuses are the kinds of error that statuses stand for.
 var statuses = map[int]error{
-	http.StatusBadRequest: errs.ErrInvalid, http.StatusUnauthorized: errs.ErrUnauthenticated, http.StatusForbidden: fs.ErrPermission,
+	http.StatusBadRequest: errs.ErrInvalid, http.StatusUnauthorized: errs.ErrUnauthenticated, http.StatusForbidden: errs.ErrPermissionDenied,
 	http.StatusNotFound: errs.ErrNotFound, http.StatusConflict: errs.ErrAlreadyExists,
 	http.StatusMethodNotAllowed: errs.ErrFailedPrecondition, http.StatusTooManyRequests: errs.ErrResourceExhausted,
 	http.StatusInsufficientStorage: errs.ErrResourceExhausted,

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
@@ -31,7 +30,7 @@ const (
 // methods may be called from several goroutines.
 //
 // Errors: ErrNotFound for a path that does not exist, ErrAlreadyExists, ErrInvalid for a path that has something else than what is
-// needed, fs.ErrPermission for what the user may not do, ErrFailedPrecondition, ErrResourceExhausted for what is full or too much,
+// needed, ErrPermissionDenied for what the user may not do, ErrFailedPrecondition, ErrResourceExhausted for what is full or too much,
 // ErrUnauthenticated for a user that the guest does not have, ErrUnavailable when the guest is gone or answers with what envd never would.
 type Files struct {
 	client *Client
@@ -101,7 +100,7 @@ func (f *Files) Stat(ctx context.Context, path string) (Entry, error) {
 	}
 	resp, err := f.rpc.Stat(ctx, ask(f, &filesystempb.StatRequest{Path: path}))
 	if err != nil {
-		return Entry{}, brokenFile(err)
+		return Entry{}, broken(err)
 	}
 	return one(resp.Msg.GetEntry())
 }
@@ -112,7 +111,7 @@ func (f *Files) MakeDir(ctx context.Context, path string) error {
 		return err
 	}
 	_, err := f.rpc.MakeDir(ctx, ask(f, &filesystempb.MakeDirRequest{Path: path}))
-	return brokenFile(err)
+	return broken(err)
 }
 
 // Move gives an entry another name, on the same file system; missing folders are made, and a file that is there is replaced.
@@ -121,7 +120,7 @@ func (f *Files) Move(ctx context.Context, source, destination string) error {
 		return err
 	}
 	_, err := f.rpc.Move(ctx, ask(f, &filesystempb.MoveRequest{Source: source, Destination: destination}))
-	return brokenFile(err)
+	return broken(err)
 }
 
 // Remove removes an entry with all that is in it. What does not exist is removed already.
@@ -130,7 +129,7 @@ func (f *Files) Remove(ctx context.Context, path string) error {
 		return err
 	}
 	_, err := f.rpc.Remove(ctx, ask(f, &filesystempb.RemoveRequest{Path: path}))
-	return brokenFile(err)
+	return broken(err)
 }
 
 // List tells of what is in a folder, depth levels of it (0 means 1), each folder before what is in it. An order, or that the paths are
@@ -141,7 +140,7 @@ func (f *Files) List(ctx context.Context, path string, depth uint32) ([]Entry, e
 	}
 	resp, err := f.rpc.ListDir(ctx, ask(f, &filesystempb.ListDirRequest{Path: path, Depth: depth}))
 	if err != nil {
-		return nil, brokenFile(err)
+		return nil, broken(err)
 	}
 	if n := len(resp.Msg.GetEntries()); n > maxEntries {
 		return nil, unsound("a list of %d entries", n)
@@ -199,15 +198,6 @@ func cleanPath(s string) string {
 		}
 	}
 	return b.String()
-}
-
-// brokenFile is broken, with what is refused to a user of the guest told apart from what is refused to the caller.
-func brokenFile(err error) error {
-	var ce *connect.Error
-	if errors.As(err, &ce) && connect.IsWireError(err) && ce.Code() == connect.CodePermissionDenied {
-		return &guestError{kind: fs.ErrPermission, text: clean("guest: " + ce.Message())}
-	}
-	return broken(err)
 }
 
 // keepaliveHeader asks for a sign of life as often as a stream's silence allows.

@@ -300,7 +300,7 @@ func TestErrorsAreClean(t *testing.T) {
 		"invalid_argument": errs.ErrInvalid, "out_of_range": errs.ErrInvalid, "not_found": errs.ErrNotFound,
 		"already_exists": errs.ErrAlreadyExists, "failed_precondition": errs.ErrFailedPrecondition,
 		"unimplemented": errs.ErrFailedPrecondition, "resource_exhausted": errs.ErrResourceExhausted,
-		"unauthenticated": errs.ErrUnauthenticated, "permission_denied": errs.ErrUnauthenticated,
+		"unauthenticated": errs.ErrUnauthenticated, "permission_denied": errs.ErrPermissionDenied,
 		"unavailable": errs.ErrUnavailable, "internal": errs.ErrUnavailable, "unknown": errs.ErrUnavailable,
 		"data_loss": errs.ErrUnavailable, "aborted": errs.ErrUnavailable,
 	} {

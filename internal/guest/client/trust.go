@@ -82,8 +82,10 @@ func kind(err error) error {
 		return errs.ErrFailedPrecondition
 	case connect.CodeResourceExhausted:
 		return errs.ErrResourceExhausted
-	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
+	case connect.CodeUnauthenticated:
 		return errs.ErrUnauthenticated
+	case connect.CodePermissionDenied:
+		return errs.ErrPermissionDenied
 	}
 	return errs.ErrUnavailable
 }

@@ -117,7 +117,7 @@ func (w *Watch) why(err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	return brokenFile(err)
+	return broken(err)
 }
 
 var changes = map[filesystempb.EventType]Change{

@@ -2,14 +2,13 @@ package envd
 
 import (
 	"errors"
-	"io/fs"
 
 	"connectrpc.com/connect"
 
 	"wrenn.dev/wrenn/internal/errs/rpccode"
 )
 
-// toConnect gives an error its code. What a user of the guest may not do has no kind of ours: the caller may.
+// toConnect gives an error its code.
 func toConnect(err error) error {
 	if err == nil {
 		return nil
@@ -18,9 +17,5 @@ func toConnect(err error) error {
 	if errors.As(err, &already) {
 		return err
 	}
-	code := rpccode.Of(err)
-	if code == connect.CodeInternal && errors.Is(err, fs.ErrPermission) {
-		code = connect.CodePermissionDenied
-	}
-	return connect.NewError(code, err)
+	return connect.NewError(rpccode.Of(err), err)
 }

@@ -62,8 +62,6 @@ func Decode(err error) error {
 		return &remote{kind: kind, text: text}
 	}
 	switch sent.Code() {
-	case connect.CodePermissionDenied:
-		return &remote{kind: errs.ErrUnauthenticated, text: text}
 	case connect.CodeOutOfRange:
 		return &remote{kind: errs.ErrInvalid, text: text}
 	case connect.CodeUnimplemented:

@@ -16,7 +16,6 @@ package files
 import (
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"net/http"
 	"time"
 
@@ -139,7 +138,7 @@ func WriteError(w http.ResponseWriter, err error) {
 		{filesystem.ErrNoSpace, http.StatusInsufficientStorage},
 		{errs.ErrInvalid, http.StatusBadRequest},
 		{errs.ErrUnauthenticated, http.StatusUnauthorized},
-		{fs.ErrPermission, http.StatusForbidden},
+		{errs.ErrPermissionDenied, http.StatusForbidden},
 		{errs.ErrNotFound, http.StatusNotFound},
 		{errs.ErrAlreadyExists, http.StatusConflict},
 		{errs.ErrFailedPrecondition, http.StatusBadRequest},

@@ -3,7 +3,6 @@ package filesystem
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,12 +14,12 @@ import (
 // ErrNoSpace is the kind of an operation that a full disk or quota ended. It is an errs.ErrResourceExhausted.
 var ErrNoSpace = fmt.Errorf("no space: %w", errs.ErrResourceExhausted)
 
-// kinds are what the kernel's errors mean for a caller. fs.ErrPermission stands for what a user may not do.
+// kinds are what the kernel's errors mean for a caller.
 var kinds = map[syscall.Errno]error{
 	unix.ENOENT: errs.ErrNotFound, unix.EEXIST: errs.ErrAlreadyExists,
 	unix.ENOTDIR: errs.ErrInvalid, unix.EISDIR: errs.ErrInvalid, unix.EINVAL: errs.ErrInvalid, unix.ENAMETOOLONG: errs.ErrInvalid,
 	unix.ENXIO: errs.ErrInvalid, unix.EOPNOTSUPP: errs.ErrFailedPrecondition,
-	unix.EACCES: fs.ErrPermission, unix.EPERM: fs.ErrPermission,
+	unix.EACCES: errs.ErrPermissionDenied, unix.EPERM: errs.ErrPermissionDenied,
 	unix.ELOOP: errs.ErrFailedPrecondition, unix.EROFS: errs.ErrFailedPrecondition, unix.EBUSY: errs.ErrFailedPrecondition,
 	unix.ENOTEMPTY: errs.ErrFailedPrecondition, unix.EXDEV: errs.ErrFailedPrecondition, unix.ETXTBSY: errs.ErrFailedPrecondition,
 	unix.EMLINK: errs.ErrFailedPrecondition,

@@ -39,8 +39,8 @@ func DefaultLimits() Limits {
 
 // Manager works with the files of one guest. Its methods may be called from several goroutines.
 //
-// Errors are of the kinds of package errs and ErrNoSpace, and of fs.ErrPermission for what the user may not do; their texts name the
-// path. ErrNotFound for a path that does not exist and ErrFailedPrecondition for a circle of links come from all of them.
+// Errors are of the kinds of package errs and ErrNoSpace; their texts name the path. ErrNotFound for a path that does not exist,
+// ErrPermissionDenied for what the user may not do and ErrFailedPrecondition for a circle of links come from all of them.
 type Manager struct {
 	users  user.DB
 	limits Limits

@@ -2,7 +2,6 @@ package filesystem
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,4 +130,4 @@ func FuzzResolve(f *testing.F) {
 }
 
 // isPermission is what a user may not do.
-var isPermission = fs.ErrPermission
+var isPermission = errs.ErrPermissionDenied

@@ -5,7 +5,6 @@ package filesystem
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -223,7 +222,7 @@ func TestRaces(t *testing.T) {
 			m.Remove(ctx, u, at("real/sub")), m.Remove(ctx, u, at("real/made")),
 			func() error { _, err := m.Stat(ctx, u, at("real/file")); return err }(),
 		} {
-			for _, fine := range []error{nil, fs.ErrPermission, errs.ErrNotFound, errs.ErrAlreadyExists, errs.ErrInvalid, errs.ErrFailedPrecondition} {
+			for _, fine := range []error{nil, errs.ErrPermissionDenied, errs.ErrNotFound, errs.ErrAlreadyExists, errs.ErrInvalid, errs.ErrFailedPrecondition} {
 				if errors.Is(err, fine) {
 					err = nil
 				}
