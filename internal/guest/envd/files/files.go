@@ -65,6 +65,10 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, q Query, signed 
 	case a.begun: // the client must not take what it has for the whole
 		panic(http.ErrAbortHandler)
 	default:
+		if r.ProtoMajor == 1 && (r.Method == http.MethodPost || r.Method == http.MethodPut) {
+			// Or net/http would wait for more of a body that nobody wants before it sends the answer.
+			w.Header().Set("Connection", "close")
+		}
 		WriteError(w, err)
 	}
 }
