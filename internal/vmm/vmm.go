@@ -227,6 +227,20 @@ type Inspector interface {
 	Inspect(ctx context.Context, id string) (Confinement, error)
 }
 
+// Meter is what a driver can also be that knows what its machines take of the host. It is found by type assertion.
+type Meter interface {
+	// Usage returns what a machine takes, its VMM included. ErrNotFound when the id has none.
+	Usage(ctx context.Context, id string) (Usage, error)
+}
+
+// Usage is what a machine takes of the host.
+type Usage struct {
+	// CPU is the time that it has used, in all, since its start.
+	CPU time.Duration
+	// MemoryBytes is what it has now, of at most MemoryMaxBytes; 0 is no limit.
+	MemoryBytes, MemoryMaxBytes int64
+}
+
 // Confinement is what holds a machine's process. Where its threads differ, it is that of the least confined one.
 type Confinement struct {
 	PID      int      `json:"pid"`

@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/pager"
 	"wrenn.dev/wrenn/internal/pager/process"
 	"wrenn.dev/wrenn/internal/sandbox"
 )
@@ -72,6 +74,16 @@ func (f *Pagers) Remove(_ context.Context, id string) error {
 	p.end("killed")
 	delete(f.running, id)
 	return os.RemoveAll(p.dir)
+}
+
+// Usage implements sandbox.PagerMeter: a pager has answered three faults.
+func (f *Pagers) Usage(_ context.Context, id string) (process.Usage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.running[id] == nil {
+		return process.Usage{}, fmt.Errorf("pager of %s: %w", id, errs.ErrNotFound)
+	}
+	return process.Usage{CPU: time.Millisecond, MemoryBytes: 4096, Stats: &pager.Stats{Faults: 3}}, nil
 }
 
 // List implements sandbox.Pagers.

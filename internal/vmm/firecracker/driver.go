@@ -88,6 +88,7 @@ type group interface {
 	Open() (*os.File, error)
 	Members() ([]int, error)
 	OOMKilled() bool
+	Usage() (cgroup.Usage, error)
 	Kill(ctx context.Context) error
 	Remove() error
 }
@@ -115,6 +116,15 @@ func (k kernelGroups) Create(id string, limits vmm.Limits) (group, error) {
 
 // Get returns the real group of an id.
 func (k kernelGroups) Get(id string) group { return k.Parent.Get(id) }
+
+// Usage implements vmm.Meter: what the machine's cgroup takes.
+func (d *Driver) Usage(_ context.Context, machine string) (vmm.Usage, error) {
+	if _, err := id.Parse(machine); err != nil {
+		return vmm.Usage{}, err
+	}
+	u, err := d.groups.Get(machine).Usage()
+	return vmm.Usage(u), err
+}
 
 // look looks at the binaries once. A failure is not kept: they may be put right meanwhile.
 func (d *Driver) look(ctx context.Context) (binaries, error) {

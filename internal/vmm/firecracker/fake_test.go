@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wrenn.dev/wrenn/internal/cgroup"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
 	"wrenn.dev/wrenn/internal/vmm"
@@ -320,6 +321,9 @@ func (g *fakeGroup) OOMKilled() bool {
 	defer g.host.mu.Unlock()
 	return g.oom
 }
+
+// Usage says that the group has taken nothing.
+func (g *fakeGroup) Usage() (cgroup.Usage, error) { return cgroup.Usage{}, nil }
 
 // Kill kills the process and waits until it is at least a zombie.
 func (g *fakeGroup) Kill(ctx context.Context) error {

@@ -153,6 +153,18 @@ func (f *Fake) List(context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(f.Host.machines)), nil
 }
 
+// Usage implements vmm.Meter: a machine of n MiB has used n milliseconds of CPU time, and n KiB of its memory.
+func (f *Fake) Usage(_ context.Context, machine string) (vmm.Usage, error) {
+	f.Host.mu.Lock()
+	defer f.Host.mu.Unlock()
+	p := f.Host.machines[machine]
+	if p == nil {
+		return vmm.Usage{}, fmt.Errorf("machine %s: %w", machine, errs.ErrNotFound)
+	}
+	n := int64(p.cfg.MemoryMiB)
+	return vmm.Usage{CPU: time.Duration(n) * time.Millisecond, MemoryBytes: n << 10, MemoryMaxBytes: n << 20}, nil
+}
+
 // add makes a machine.
 func (h *Host) add(cfg vmm.Config) (*fakeProcess, error) {
 	h.mu.Lock()
