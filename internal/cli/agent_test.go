@@ -43,6 +43,8 @@ func (s shell) Attach(ctx context.Context, _ uint32, cmd guest.Command) (guest.R
 
 func (shell) List(context.Context) ([]guest.Process, error) { return nil, nil }
 
+func (shell) Files(string) *guest.Files { return nil }
+
 func (shell) Close() {}
 
 // serveAgent has an agent answer on the socket that the commands look for.

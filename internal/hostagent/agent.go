@@ -35,11 +35,12 @@ import (
 	"wrenn.dev/wrenn/internal/sandbox"
 )
 
-// Guest runs commands in a guest; *client.Client says what the methods do.
+// Guest runs commands in a guest and has its files; *client.Client says what the methods do.
 type Guest interface {
 	Run(ctx context.Context, cmd client.Command) (client.Result, error)
 	Attach(ctx context.Context, pid uint32, cmd client.Command) (client.Result, error)
 	List(ctx context.Context) ([]client.Process, error)
+	Files(user string) *client.Files
 	Close()
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"wrenn.dev/wrenn/internal/errs/rpccode"
 	"wrenn.dev/wrenn/internal/hostagent/quota"
 	"wrenn.dev/wrenn/internal/sandbox"
 	"wrenn.dev/wrenn/internal/vmm"
@@ -20,6 +21,8 @@ type metrics struct {
 	changes    *prometheus.CounterVec
 	adopted    *prometheus.CounterVec
 	streams    prometheus.Gauge
+	fileCalls  *prometheus.CounterVec
+	fileBytes  *prometheus.CounterVec
 }
 
 // seconds are the bounds of the histograms: from a resume out of the page cache to the freeze of a large machine.
@@ -40,8 +43,10 @@ func newMetrics(a *Agent) *metrics {
 		changes:    counter("wrenn_state_changes_total", "Changes of state of sandboxes, by the new state.", "state"),
 		adopted:    counter("wrenn_adopted_total", "Sandboxes that were taken over at the agent's start, by the state they were brought into.", "state"),
 		streams:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "wrenn_command_streams", Help: "Streams of commands that are open."}),
+		fileCalls:  counter("wrenn_file_calls_total", "Calls on guests' files that have ended, by outcome: ok, or the error's code.", "call", "outcome"),
+		fileBytes:  counter("wrenn_file_bytes_total", "Bytes of guests' files that were read or written.", "direction"),
 	}
-	m.registry.MustRegister(m.operations, m.took, m.phases, m.changes, m.adopted, m.streams, &now{a})
+	m.registry.MustRegister(m.operations, m.took, m.phases, m.changes, m.adopted, m.streams, m.fileCalls, m.fileBytes, &now{a})
 	return m
 }
 
@@ -52,6 +57,15 @@ func (m *metrics) operation(name, outcome string, took time.Duration, phases []v
 	for _, p := range phases {
 		m.phases.WithLabelValues(name, phaseLabel(p.Name)).Observe(p.Took.Seconds())
 	}
+}
+
+// fileCall counts a call on a guest's files that has ended.
+func (m *metrics) fileCall(call string, err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = rpccode.Of(err).String()
+	}
+	m.fileCalls.WithLabelValues(call, outcome).Inc()
 }
 
 // phaseLabel is a phase's name, unless the guest chose it: there would be no end of them.

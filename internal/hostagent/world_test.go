@@ -20,7 +20,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeGuest runs commands as the test says.
 type fakeGuest struct {
-	run func(ctx context.Context, cmd client.Command) (client.Result, error)
+	run   func(ctx context.Context, cmd client.Command) (client.Result, error)
+	files *client.Client
 }
 
 func (g fakeGuest) Run(ctx context.Context, cmd client.Command) (client.Result, error) {
@@ -34,6 +35,8 @@ func (g fakeGuest) Attach(ctx context.Context, _ uint32, cmd client.Command) (cl
 func (fakeGuest) List(context.Context) ([]client.Process, error) {
 	return []client.Process{{PID: 7, Cmd: "sleep"}}, nil
 }
+
+func (g fakeGuest) Files(user string) *client.Files { return g.files.Files(user) }
 
 func (fakeGuest) Close() {}
 

@@ -11,6 +11,8 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -26,6 +28,7 @@ type Client struct {
 	Sandboxes hostagentpbconnect.SandboxesServiceClient
 	Snapshots hostagentpbconnect.SnapshotsServiceClient
 	Processes hostagentpbconnect.ProcessesServiceClient
+	Files     hostagentpbconnect.FilesServiceClient
 	Host      hostagentpbconnect.HostServiceClient
 
 	transport *http.Transport
@@ -64,6 +67,7 @@ func create(t *http.Transport, url string) *Client {
 		Sandboxes: hostagentpbconnect.NewSandboxesServiceClient(h, url, options...),
 		Snapshots: hostagentpbconnect.NewSnapshotsServiceClient(h, url, options...),
 		Processes: hostagentpbconnect.NewProcessesServiceClient(h, url, options...),
+		Files:     hostagentpbconnect.NewFilesServiceClient(h, url, options...),
 		Host:      hostagentpbconnect.NewHostServiceClient(h, url, options...),
 		transport: t,
 	}
@@ -98,7 +102,15 @@ func (decoded) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.S
 type decodedConn struct{ connect.StreamingClientConn }
 
 // Receive implements connect.StreamingClientConn.
-func (c *decodedConn) Receive(msg any) error { return wire.Decode(c.StreamingClientConn.Receive(msg)) }
+func (c *decodedConn) Receive(msg any) error { return decode(c.StreamingClientConn.Receive(msg)) }
 
 // Send implements connect.StreamingClientConn.
-func (c *decodedConn) Send(msg any) error { return wire.Decode(c.StreamingClientConn.Send(msg)) }
+func (c *decodedConn) Send(msg any) error { return decode(c.StreamingClientConn.Send(msg)) }
+
+// decode leaves an EOF what it is: a stream's end, which is no error. One that came too early is another.
+func decode(err error) error {
+	if errors.Is(err, io.EOF) {
+		return err
+	}
+	return wire.Decode(err)
+}

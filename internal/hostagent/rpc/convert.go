@@ -80,3 +80,16 @@ func toPhases(steps []vmm.Step) []*pb.Phase {
 func toResources(a quota.Amount) *pb.Resources {
 	return &pb.Resources{Sandboxes: uint32(a.Sandboxes), Vcpus: uint32(a.VCPUs), MemoryMib: uint64(a.MemoryMiB), DiskBytes: uint64(a.DiskBytes)}
 }
+
+func toStats(s hostagent.Stats) *pb.Stats {
+	out := &pb.Stats{Id: s.ID, Time: timestamppb.New(s.Time), CpuMicroseconds: uint64(s.Machine.CPU.Microseconds()),
+		MemoryBytes: uint64(s.Machine.MemoryBytes), MemoryLimitBytes: uint64(s.Machine.MemoryMaxBytes),
+		DiskUsedBytes: uint64(s.Disk.UsedBytes), DiskCapacityBytes: uint64(s.Disk.CapacityBytes), DiskHostBytes: uint64(s.Disk.HostBytes)}
+	if p := s.Pager; p != nil {
+		out.Pager = &pb.Stats_Pager{CpuMicroseconds: uint64(p.CPU.Microseconds()), MemoryBytes: uint64(p.MemoryBytes), Ended: p.Stats == nil}
+		if c := p.Stats; c != nil {
+			out.Pager.Faults, out.Pager.ReadBytes, out.Pager.PresentPages, out.Pager.PrefetchedPages = c.Faults, c.InBytes, c.Present, c.Prefetched
+		}
+	}
+	return out
+}

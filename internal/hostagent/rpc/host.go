@@ -102,6 +102,19 @@ func (h *host) Logs(_ context.Context, req *connect.Request[pb.LogsRequest]) (*c
 	return connect.NewResponse(&pb.LogsResponse{Vmm: strings.ToValidUTF8(vmm, ""), Console: strings.ToValidUTF8(console, "")}), nil
 }
 
+// Stats implements HostService.
+func (h *host) Stats(ctx context.Context, req *connect.Request[pb.StatsRequest]) (*connect.Response[pb.StatsResponse], error) {
+	list, err := h.a.Stats(ctx, req.Msg.GetIds())
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.StatsResponse{}
+	for _, s := range list {
+		resp.Stats = append(resp.Stats, toStats(s))
+	}
+	return connect.NewResponse(resp), nil
+}
+
 // Metrics implements HostService.
 func (h *host) Metrics(context.Context, *connect.Request[pb.MetricsRequest]) (*connect.Response[pb.MetricsResponse], error) {
 	families, err := h.a.Metrics().Gather()

@@ -74,6 +74,19 @@ func follow(ctx context.Context, send func(*pb.ProcessEvent) error, cmd client.C
 
 // keepAlive finds out when the caller is gone, also from a command that says nothing.
 func (o *output) keepAlive(ctx context.Context, cancel context.CancelCauseFunc) {
+	repeat(ctx, cancel, func() error {
+		o.mu.Lock()
+		begun := o.begun
+		o.mu.Unlock()
+		if !begun {
+			return nil
+		}
+		return o.event(&pb.ProcessEvent{Event: &pb.ProcessEvent_KeepAlive_{KeepAlive: &pb.ProcessEvent_KeepAlive{}}})
+	})
+}
+
+// repeat does something from time to time until ctx ends. Its failure, which says that the caller is gone, cancels.
+func repeat(ctx context.Context, cancel context.CancelCauseFunc, do func() error) {
 	tick := time.NewTicker(keepalive)
 	defer tick.Stop()
 	for {
@@ -82,13 +95,7 @@ func (o *output) keepAlive(ctx context.Context, cancel context.CancelCauseFunc) 
 			return
 		case <-tick.C:
 		}
-		o.mu.Lock()
-		begun := o.begun
-		o.mu.Unlock()
-		if !begun {
-			continue
-		}
-		if err := o.event(&pb.ProcessEvent{Event: &pb.ProcessEvent_KeepAlive_{KeepAlive: &pb.ProcessEvent_KeepAlive{}}}); err != nil {
+		if err := do(); err != nil {
 			cancel(err)
 			return
 		}

@@ -33,6 +33,8 @@ func Handler(a *hostagent.Agent) http.Handler {
 	mux.Handle(hostagentpbconnect.NewSandboxesServiceHandler(&sandboxes{a}, options...))
 	mux.Handle(hostagentpbconnect.NewSnapshotsServiceHandler(&snapshots{a}, options...))
 	mux.Handle(hostagentpbconnect.NewProcessesServiceHandler(&processes{a}, options...))
+	files, filesHandler := hostagentpbconnect.NewFilesServiceHandler(&files{a}, options...)
+	mux.Handle(files, interruptible(filesHandler))
 	mux.Handle(hostagentpbconnect.NewHostServiceHandler(&host{a}, options...))
 	mux.Handle("GET /metrics", Metrics(a))
 	return mux

@@ -24,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	guest "wrenn.dev/wrenn/internal/guest/client"
+	"wrenn.dev/wrenn/internal/guest/envd/envdtest"
 	"wrenn.dev/wrenn/internal/hostagent"
 	"wrenn.dev/wrenn/internal/hostagent/client"
 	"wrenn.dev/wrenn/internal/hostagent/quota"
@@ -45,11 +46,13 @@ type world struct {
 	address string
 	certs   certs
 	guest   *shell
+	files   *envdtest.Guest
 }
 
 func newWorld(t *testing.T, limits quota.Amount) *world {
 	t.Helper()
-	w := &world{Host: sandboxtest.NewHost(t), t: t, guest: &shell{}}
+	w := &world{Host: sandboxtest.NewHost(t), t: t, guest: &shell{}, files: envdtest.Start(t)}
+	w.guest.Client = guest.New(w.files.Dial, w.files.Token)
 	var err error
 	w.agent, err = hostagent.Start(context.Background(), hostagent.Config{Manager: w.Manager(t), StateDir: w.StateDir, Limits: limits,
 		Log: slog.New(slog.DiscardHandler), Guest: func(sandbox.DialFunc, string) hostagent.Guest { return w.guest }})
@@ -95,8 +98,10 @@ func (w *world) create() string {
 	return resp.Msg.GetSandbox().GetId()
 }
 
-// shell is a guest with one command: it says what it was given, on both outputs, until its input ends.
+// shell is a guest with one command, which says what it was given, on both outputs, until its input ends; and with the files of a real
+// envd.
 type shell struct {
+	*guest.Client
 	wrote  atomic.Int64 // by the command "flood"
 	mu     sync.Mutex
 	killed []error // why each command was left
@@ -143,8 +148,6 @@ func (g *shell) Attach(ctx context.Context, _ uint32, cmd guest.Command) (guest.
 func (g *shell) List(context.Context) ([]guest.Process, error) {
 	return []guest.Process{{PID: 7, Cmd: "sleep", Args: []string{"9"}}}, nil
 }
-
-func (g *shell) Close() {}
 
 // certs are files: an authority, what it signed for the agent and for a caller, and what another one signed.
 type certs struct {

@@ -19,7 +19,7 @@ import (
 
 func TestKindsSurvive(t *testing.T) {
 	kinds := []error{errs.ErrInvalid, errs.ErrNotFound, errs.ErrAlreadyExists, errs.ErrFailedPrecondition, errs.ErrResourceExhausted,
-		errs.ErrUnavailable, errs.ErrUnauthenticated, errs.ErrCorrupt, context.DeadlineExceeded, context.Canceled}
+		errs.ErrUnavailable, errs.ErrUnauthenticated, errs.ErrPermissionDenied, errs.ErrCorrupt, context.DeadlineExceeded, context.Canceled}
 	for _, kind := range kinds {
 		got := Decode(Encode(fmt.Errorf("outer: %w", fmt.Errorf("inner: %w", kind))))
 		if !errors.Is(got, kind) {
@@ -63,6 +63,12 @@ func TestBounds(t *testing.T) {
 		"terminal.cols":   &hostagentpb.ExecRequest{Id: anID, Cmd: "x", Terminal: &hostagentpb.TerminalSize{Cols: 1 << 20}},
 		"data":            &hostagentpb.SendInputRequest{Id: anID, Pid: 1, Data: make([]byte, 1<<20)},
 		"size":            &hostagentpb.ResizeRequest{Id: anID, Pid: 1},
+		"path":            &hostagentpb.StatFileRequest{Id: anID},
+		"user":            &hostagentpb.MakeDirRequest{Id: anID, Path: "x", User: long},
+		"start.mode": &hostagentpb.WriteFileRequest{Part: &hostagentpb.WriteFileRequest_Start_{
+			Start: &hostagentpb.WriteFileRequest_Start{Id: anID, Path: "x", Mode: new(uint32(0o7777))}}},
+		"offset": &hostagentpb.ReadFileRequest{Id: anID, Path: "x", Offset: 1 << 63},
+		"ids[0]": &hostagentpb.StatsRequest{Ids: []string{"x"}},
 	} {
 		var fe *errs.FieldError
 		if err := Check(msg); !errors.As(err, &fe) || fe.Field != field || fe.Fix == "" {
@@ -107,6 +113,11 @@ func unbounded(t *testing.T, fd protoreflect.FieldDescriptor) {
 	if b != nil && b.GetPattern() != "" {
 		if _, err := regexp.Compile(b.GetPattern()); err != nil {
 			t.Errorf("%s: %v", fd.FullName(), err)
+		}
+	}
+	if fd.Message() != nil && !fd.IsMap() {
+		for i := range fd.Message().Fields().Len() {
+			unbounded(t, fd.Message().Fields().Get(i))
 		}
 	}
 	switch {

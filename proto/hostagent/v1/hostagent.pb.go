@@ -15,7 +15,7 @@
 // request gets the first one's answer. What failed is not remembered: it is done anew.
 //
 // Errors have Connect's codes: invalid_argument (with a FieldViolation as its detail), not_found, already_exists, failed_precondition,
-// resource_exhausted, unavailable, unauthenticated, data_loss (what is stored is damaged), deadline_exceeded.
+// resource_exhausted, unavailable, unauthenticated, permission_denied, data_loss (what is stored is damaged), deadline_exceeded.
 
 package hostagentpb
 
@@ -162,6 +162,119 @@ func (x Expiry) Number() protoreflect.EnumNumber {
 // Deprecated: Use Expiry.Descriptor instead.
 func (Expiry) EnumDescriptor() ([]byte, []int) {
 	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{1}
+}
+
+// FileType is what an entry is.
+type FileType int32
+
+const (
+	// A pipe, a socket, a device.
+	FileType_FILE_TYPE_UNSPECIFIED FileType = 0
+	FileType_FILE_TYPE_FILE        FileType = 1
+	FileType_FILE_TYPE_DIRECTORY   FileType = 2
+	FileType_FILE_TYPE_SYMLINK     FileType = 3
+)
+
+// Enum value maps for FileType.
+var (
+	FileType_name = map[int32]string{
+		0: "FILE_TYPE_UNSPECIFIED",
+		1: "FILE_TYPE_FILE",
+		2: "FILE_TYPE_DIRECTORY",
+		3: "FILE_TYPE_SYMLINK",
+	}
+	FileType_value = map[string]int32{
+		"FILE_TYPE_UNSPECIFIED": 0,
+		"FILE_TYPE_FILE":        1,
+		"FILE_TYPE_DIRECTORY":   2,
+		"FILE_TYPE_SYMLINK":     3,
+	}
+)
+
+func (x FileType) Enum() *FileType {
+	p := new(FileType)
+	*p = x
+	return p
+}
+
+func (x FileType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FileType) Descriptor() protoreflect.EnumDescriptor {
+	return file_hostagent_v1_hostagent_proto_enumTypes[2].Descriptor()
+}
+
+func (FileType) Type() protoreflect.EnumType {
+	return &file_hostagent_v1_hostagent_proto_enumTypes[2]
+}
+
+func (x FileType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FileType.Descriptor instead.
+func (FileType) EnumDescriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{2}
+}
+
+// FileChange is what happened to an entry. One that gets another name is renamed under the old one and created under the new one.
+type FileChange int32
+
+const (
+	FileChange_FILE_CHANGE_UNSPECIFIED FileChange = 0
+	FileChange_FILE_CHANGE_CREATED     FileChange = 1
+	FileChange_FILE_CHANGE_WRITTEN     FileChange = 2
+	FileChange_FILE_CHANGE_REMOVED     FileChange = 3
+	FileChange_FILE_CHANGE_RENAMED     FileChange = 4
+	FileChange_FILE_CHANGE_CHMODDED    FileChange = 5
+)
+
+// Enum value maps for FileChange.
+var (
+	FileChange_name = map[int32]string{
+		0: "FILE_CHANGE_UNSPECIFIED",
+		1: "FILE_CHANGE_CREATED",
+		2: "FILE_CHANGE_WRITTEN",
+		3: "FILE_CHANGE_REMOVED",
+		4: "FILE_CHANGE_RENAMED",
+		5: "FILE_CHANGE_CHMODDED",
+	}
+	FileChange_value = map[string]int32{
+		"FILE_CHANGE_UNSPECIFIED": 0,
+		"FILE_CHANGE_CREATED":     1,
+		"FILE_CHANGE_WRITTEN":     2,
+		"FILE_CHANGE_REMOVED":     3,
+		"FILE_CHANGE_RENAMED":     4,
+		"FILE_CHANGE_CHMODDED":    5,
+	}
+)
+
+func (x FileChange) Enum() *FileChange {
+	p := new(FileChange)
+	*p = x
+	return p
+}
+
+func (x FileChange) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FileChange) Descriptor() protoreflect.EnumDescriptor {
+	return file_hostagent_v1_hostagent_proto_enumTypes[3].Descriptor()
+}
+
+func (FileChange) Type() protoreflect.EnumType {
+	return &file_hostagent_v1_hostagent_proto_enumTypes[3]
+}
+
+func (x FileChange) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FileChange.Descriptor instead.
+func (FileChange) EnumDescriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{3}
 }
 
 // Change is one change of state.
@@ -2754,6 +2867,1066 @@ func (*ResizeResponse) Descriptor() ([]byte, []int) {
 	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{42}
 }
 
+// File is an entry of a guest's file system. Its texts are the guest's, made fit to be shown.
+type File struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// No name has a slash in it, or is "." or "..".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// The name or path had to be changed to be shown: it can't be asked for again.
+	Inexact bool `protobuf:"varint,3,opt,name=inexact,proto3" json:"inexact,omitempty"`
+	// Type and mode, the nine permission bits, are those of the target for a symbolic link that has one.
+	Type FileType `protobuf:"varint,4,opt,name=type,proto3,enum=hostagent.v1.FileType" json:"type,omitempty"`
+	Mode uint32   `protobuf:"varint,5,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Nothing says that so much will come.
+	Size     uint64                 `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	Owner    string                 `protobuf:"bytes,7,opt,name=owner,proto3" json:"owner,omitempty"`
+	Group    string                 `protobuf:"bytes,8,opt,name=group,proto3" json:"group,omitempty"`
+	Modified *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=modified,proto3" json:"modified,omitempty"`
+	// Where a symbolic link leads; empty for what is none.
+	SymlinkTarget string `protobuf:"bytes,10,opt,name=symlink_target,json=symlinkTarget,proto3" json:"symlink_target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *File) Reset() {
+	*x = File{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *File) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*File) ProtoMessage() {}
+
+func (x *File) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use File.ProtoReflect.Descriptor instead.
+func (*File) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *File) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *File) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *File) GetInexact() bool {
+	if x != nil {
+		return x.Inexact
+	}
+	return false
+}
+
+func (x *File) GetType() FileType {
+	if x != nil {
+		return x.Type
+	}
+	return FileType_FILE_TYPE_UNSPECIFIED
+}
+
+func (x *File) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *File) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *File) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *File) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *File) GetModified() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Modified
+	}
+	return nil
+}
+
+func (x *File) GetSymlinkTarget() string {
+	if x != nil {
+		return x.SymlinkTarget
+	}
+	return ""
+}
+
+type StatFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// A user of the guest; empty is its default one.
+	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatFileRequest) Reset() {
+	*x = StatFileRequest{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatFileRequest) ProtoMessage() {}
+
+func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatFileRequest.ProtoReflect.Descriptor instead.
+func (*StatFileRequest) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *StatFileRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *StatFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *StatFileRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type StatFileResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          *File                  `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatFileResponse) Reset() {
+	*x = StatFileResponse{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatFileResponse) ProtoMessage() {}
+
+func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatFileResponse.ProtoReflect.Descriptor instead.
+func (*StatFileResponse) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *StatFileResponse) GetFile() *File {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+type ListFilesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// How many levels; zero is one. resource_exhausted when there are more than the guest lists at once.
+	Depth uint32 `protobuf:"varint,3,opt,name=depth,proto3" json:"depth,omitempty"`
+	// A user of the guest; empty is its default one.
+	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFilesRequest) Reset() {
+	*x = ListFilesRequest{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFilesRequest) ProtoMessage() {}
+
+func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
+func (*ListFilesRequest) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ListFilesRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ListFilesRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ListFilesRequest) GetDepth() uint32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
+func (x *ListFilesRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type ListFilesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Files         []*File                `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFilesResponse) Reset() {
+	*x = ListFilesResponse{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFilesResponse) ProtoMessage() {}
+
+func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
+func (*ListFilesResponse) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ListFilesResponse) GetFiles() []*File {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+type MakeDirRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// A user of the guest; empty is its default one.
+	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MakeDirRequest) Reset() {
+	*x = MakeDirRequest{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MakeDirRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MakeDirRequest) ProtoMessage() {}
+
+func (x *MakeDirRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MakeDirRequest.ProtoReflect.Descriptor instead.
+func (*MakeDirRequest) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *MakeDirRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *MakeDirRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *MakeDirRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type MakeDirResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MakeDirResponse) Reset() {
+	*x = MakeDirResponse{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MakeDirResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MakeDirResponse) ProtoMessage() {}
+
+func (x *MakeDirResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MakeDirResponse.ProtoReflect.Descriptor instead.
+func (*MakeDirResponse) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{49}
+}
+
+type MoveFileRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Id          string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Source      string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	Destination string                 `protobuf:"bytes,3,opt,name=destination,proto3" json:"destination,omitempty"`
+	// A user of the guest; empty is its default one.
+	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveFileRequest) Reset() {
+	*x = MoveFileRequest{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveFileRequest) ProtoMessage() {}
+
+func (x *MoveFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveFileRequest.ProtoReflect.Descriptor instead.
+func (*MoveFileRequest) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *MoveFileRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *MoveFileRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *MoveFileRequest) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *MoveFileRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type MoveFileResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveFileResponse) Reset() {
+	*x = MoveFileResponse{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveFileResponse) ProtoMessage() {}
+
+func (x *MoveFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveFileResponse.ProtoReflect.Descriptor instead.
+func (*MoveFileResponse) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{51}
+}
+
+type RemoveFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// A user of the guest; empty is its default one.
+	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveFileRequest) Reset() {
+	*x = RemoveFileRequest{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveFileRequest) ProtoMessage() {}
+
+func (x *RemoveFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveFileRequest.ProtoReflect.Descriptor instead.
+func (*RemoveFileRequest) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *RemoveFileRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RemoveFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RemoveFileRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type RemoveFileResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveFileResponse) Reset() {
+	*x = RemoveFileResponse{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveFileResponse) ProtoMessage() {}
+
+func (x *RemoveFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveFileResponse.ProtoReflect.Descriptor instead.
+func (*RemoveFileResponse) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{53}
+}
+
+type WatchFilesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Watch all folders below as well, also those that are made later.
+	Recursive bool `protobuf:"varint,3,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	// A user of the guest; empty is its default one.
+	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFilesRequest) Reset() {
+	*x = WatchFilesRequest{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFilesRequest) ProtoMessage() {}
+
+func (x *WatchFilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFilesRequest.ProtoReflect.Descriptor instead.
+func (*WatchFilesRequest) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *WatchFilesRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *WatchFilesRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *WatchFilesRequest) GetRecursive() bool {
+	if x != nil {
+		return x.Recursive
+	}
+	return false
+}
+
+func (x *WatchFilesRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type WatchFilesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to What:
+	//
+	//	*WatchFilesResponse_Changed_
+	//	*WatchFilesResponse_KeepAlive_
+	What          isWatchFilesResponse_What `protobuf_oneof:"what"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFilesResponse) Reset() {
+	*x = WatchFilesResponse{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFilesResponse) ProtoMessage() {}
+
+func (x *WatchFilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFilesResponse.ProtoReflect.Descriptor instead.
+func (*WatchFilesResponse) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *WatchFilesResponse) GetWhat() isWatchFilesResponse_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *WatchFilesResponse) GetChanged() *WatchFilesResponse_Changed {
+	if x != nil {
+		if x, ok := x.What.(*WatchFilesResponse_Changed_); ok {
+			return x.Changed
+		}
+	}
+	return nil
+}
+
+func (x *WatchFilesResponse) GetKeepAlive() *WatchFilesResponse_KeepAlive {
+	if x != nil {
+		if x, ok := x.What.(*WatchFilesResponse_KeepAlive_); ok {
+			return x.KeepAlive
+		}
+	}
+	return nil
+}
+
+type isWatchFilesResponse_What interface {
+	isWatchFilesResponse_What()
+}
+
+type WatchFilesResponse_Changed_ struct {
+	Changed *WatchFilesResponse_Changed `protobuf:"bytes,1,opt,name=changed,proto3,oneof"`
+}
+
+type WatchFilesResponse_KeepAlive_ struct {
+	// Nothing happened for a while.
+	KeepAlive *WatchFilesResponse_KeepAlive `protobuf:"bytes,2,opt,name=keep_alive,json=keepAlive,proto3,oneof"`
+}
+
+func (*WatchFilesResponse_Changed_) isWatchFilesResponse_What() {}
+
+func (*WatchFilesResponse_KeepAlive_) isWatchFilesResponse_What() {}
+
+type ReadFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// A user of the guest; empty is its default one.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// Where to begin. invalid_argument for what lies beyond the end.
+	Offset uint64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
+	// The most bytes to give; zero is all that the file has. A file without a size, as those in /proc, can only be read as a whole.
+	Length        uint64 `protobuf:"varint,5,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadFileRequest) Reset() {
+	*x = ReadFileRequest{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadFileRequest) ProtoMessage() {}
+
+func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
+func (*ReadFileRequest) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *ReadFileRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReadFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ReadFileRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ReadFileRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ReadFileRequest) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+type ReadFileResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadFileResponse) Reset() {
+	*x = ReadFileResponse{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadFileResponse) ProtoMessage() {}
+
+func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
+func (*ReadFileResponse) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *ReadFileResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type WriteFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*WriteFileRequest_Start_
+	//	*WriteFileRequest_Data
+	//	*WriteFileRequest_End_
+	Part          isWriteFileRequest_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteFileRequest) Reset() {
+	*x = WriteFileRequest{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteFileRequest) ProtoMessage() {}
+
+func (x *WriteFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteFileRequest.ProtoReflect.Descriptor instead.
+func (*WriteFileRequest) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *WriteFileRequest) GetPart() isWriteFileRequest_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *WriteFileRequest) GetStart() *WriteFileRequest_Start {
+	if x != nil {
+		if x, ok := x.Part.(*WriteFileRequest_Start_); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *WriteFileRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*WriteFileRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *WriteFileRequest) GetEnd() *WriteFileRequest_End {
+	if x != nil {
+		if x, ok := x.Part.(*WriteFileRequest_End_); ok {
+			return x.End
+		}
+	}
+	return nil
+}
+
+type isWriteFileRequest_Part interface {
+	isWriteFileRequest_Part()
+}
+
+type WriteFileRequest_Start_ struct {
+	// The first one, and no other.
+	Start *WriteFileRequest_Start `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type WriteFileRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+type WriteFileRequest_End_ struct {
+	// The last one. A stream that ends without it stores nothing.
+	End *WriteFileRequest_End `protobuf:"bytes,3,opt,name=end,proto3,oneof"`
+}
+
+func (*WriteFileRequest_Start_) isWriteFileRequest_Part() {}
+
+func (*WriteFileRequest_Data) isWriteFileRequest_Part() {}
+
+func (*WriteFileRequest_End_) isWriteFileRequest_Part() {}
+
+type WriteFileResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteFileResponse) Reset() {
+	*x = WriteFileResponse{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteFileResponse) ProtoMessage() {}
+
+func (x *WriteFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteFileResponse.ProtoReflect.Descriptor instead.
+func (*WriteFileResponse) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *WriteFileResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2762,7 +3935,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[43]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +3947,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[43]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +3960,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{43}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{60}
 }
 
 type StatusResponse struct {
@@ -2813,7 +3986,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[44]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2825,7 +3998,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[44]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2838,7 +4011,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{44}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -2917,7 +4090,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[45]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +4102,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[45]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2942,7 +4115,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{45}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Resources) GetSandboxes() uint32 {
@@ -2985,7 +4158,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[46]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2997,7 +4170,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[46]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3010,7 +4183,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{46}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *EventsRequest) GetAfter() uint64 {
@@ -3043,7 +4216,7 @@ type EventsResponse struct {
 
 func (x *EventsResponse) Reset() {
 	*x = EventsResponse{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[47]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3055,7 +4228,7 @@ func (x *EventsResponse) String() string {
 func (*EventsResponse) ProtoMessage() {}
 
 func (x *EventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[47]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3068,7 +4241,7 @@ func (x *EventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
 func (*EventsResponse) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{47}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *EventsResponse) GetId() uint64 {
@@ -3145,7 +4318,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[48]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +4330,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[48]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +4343,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{48}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *LogsRequest) GetId() string {
@@ -3198,7 +4371,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[49]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3210,7 +4383,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[49]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3223,7 +4396,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{49}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *LogsResponse) GetVmm() string {
@@ -3240,6 +4413,208 @@ func (x *LogsResponse) GetConsole() string {
 	return ""
 }
 
+type StatsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only of these; none is all.
+	Ids           []string `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsRequest) Reset() {
+	*x = StatsRequest{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsRequest) ProtoMessage() {}
+
+func (x *StatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
+func (*StatsRequest) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *StatsRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+type StatsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Sorted by id. Of a sandbox that has no machine, or that is going while it is looked at, there are none.
+	Stats         []*Stats `protobuf:"bytes,1,rep,name=stats,proto3" json:"stats,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsResponse) Reset() {
+	*x = StatsResponse{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsResponse) ProtoMessage() {}
+
+func (x *StatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
+func (*StatsResponse) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *StatsResponse) GetStats() []*Stats {
+	if x != nil {
+		return x.Stats
+	}
+	return nil
+}
+
+// Stats are what one sandbox takes of the host.
+type Stats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// Of the machine and its VMM, since the machine's start. The difference of two is what it used between them.
+	CpuMicroseconds  uint64 `protobuf:"varint,3,opt,name=cpu_microseconds,json=cpuMicroseconds,proto3" json:"cpu_microseconds,omitempty"`
+	MemoryBytes      uint64 `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	MemoryLimitBytes uint64 `protobuf:"varint,5,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`
+	// The guest's disk: how much of the room for changes is used, and how much there is; what it takes on the host's file system.
+	DiskUsedBytes     uint64 `protobuf:"varint,6,opt,name=disk_used_bytes,json=diskUsedBytes,proto3" json:"disk_used_bytes,omitempty"`
+	DiskCapacityBytes uint64 `protobuf:"varint,7,opt,name=disk_capacity_bytes,json=diskCapacityBytes,proto3" json:"disk_capacity_bytes,omitempty"`
+	DiskHostBytes     uint64 `protobuf:"varint,8,opt,name=disk_host_bytes,json=diskHostBytes,proto3" json:"disk_host_bytes,omitempty"`
+	// The process that answers page faults; absent for a machine that booted.
+	Pager         *Stats_Pager `protobuf:"bytes,9,opt,name=pager,proto3" json:"pager,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stats) Reset() {
+	*x = Stats{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stats) ProtoMessage() {}
+
+func (x *Stats) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stats.ProtoReflect.Descriptor instead.
+func (*Stats) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *Stats) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Stats) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Stats) GetCpuMicroseconds() uint64 {
+	if x != nil {
+		return x.CpuMicroseconds
+	}
+	return 0
+}
+
+func (x *Stats) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Stats) GetMemoryLimitBytes() uint64 {
+	if x != nil {
+		return x.MemoryLimitBytes
+	}
+	return 0
+}
+
+func (x *Stats) GetDiskUsedBytes() uint64 {
+	if x != nil {
+		return x.DiskUsedBytes
+	}
+	return 0
+}
+
+func (x *Stats) GetDiskCapacityBytes() uint64 {
+	if x != nil {
+		return x.DiskCapacityBytes
+	}
+	return 0
+}
+
+func (x *Stats) GetDiskHostBytes() uint64 {
+	if x != nil {
+		return x.DiskHostBytes
+	}
+	return 0
+}
+
+func (x *Stats) GetPager() *Stats_Pager {
+	if x != nil {
+		return x.Pager
+	}
+	return nil
+}
+
 type MetricsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3248,7 +4623,7 @@ type MetricsRequest struct {
 
 func (x *MetricsRequest) Reset() {
 	*x = MetricsRequest{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[50]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3260,7 +4635,7 @@ func (x *MetricsRequest) String() string {
 func (*MetricsRequest) ProtoMessage() {}
 
 func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[50]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3273,7 +4648,7 @@ func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
 func (*MetricsRequest) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{50}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{70}
 }
 
 type MetricsResponse struct {
@@ -3285,7 +4660,7 @@ type MetricsResponse struct {
 
 func (x *MetricsResponse) Reset() {
 	*x = MetricsResponse{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[51]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3297,7 +4672,7 @@ func (x *MetricsResponse) String() string {
 func (*MetricsResponse) ProtoMessage() {}
 
 func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[51]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +4685,7 @@ func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
 func (*MetricsResponse) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{51}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *MetricsResponse) GetText() string {
@@ -3329,7 +4704,7 @@ type ProcessEvent_Started struct {
 
 func (x *ProcessEvent_Started) Reset() {
 	*x = ProcessEvent_Started{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[56]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3341,7 +4716,7 @@ func (x *ProcessEvent_Started) String() string {
 func (*ProcessEvent_Started) ProtoMessage() {}
 
 func (x *ProcessEvent_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[56]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3378,7 +4753,7 @@ type ProcessEvent_Ended struct {
 
 func (x *ProcessEvent_Ended) Reset() {
 	*x = ProcessEvent_Ended{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[57]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +4765,7 @@ func (x *ProcessEvent_Ended) String() string {
 func (*ProcessEvent_Ended) ProtoMessage() {}
 
 func (x *ProcessEvent_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[57]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3435,7 +4810,7 @@ type ProcessEvent_KeepAlive struct {
 
 func (x *ProcessEvent_KeepAlive) Reset() {
 	*x = ProcessEvent_KeepAlive{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[58]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3447,7 +4822,7 @@ func (x *ProcessEvent_KeepAlive) String() string {
 func (*ProcessEvent_KeepAlive) ProtoMessage() {}
 
 func (x *ProcessEvent_KeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[58]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3463,6 +4838,210 @@ func (*ProcessEvent_KeepAlive) Descriptor() ([]byte, []int) {
 	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{30, 2}
 }
 
+type WatchFilesResponse_Changed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Relative to the folder, and the guest's, made fit to be shown; "." is the folder.
+	Name          string     `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Change        FileChange `protobuf:"varint,2,opt,name=change,proto3,enum=hostagent.v1.FileChange" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFilesResponse_Changed) Reset() {
+	*x = WatchFilesResponse_Changed{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFilesResponse_Changed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFilesResponse_Changed) ProtoMessage() {}
+
+func (x *WatchFilesResponse_Changed) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFilesResponse_Changed.ProtoReflect.Descriptor instead.
+func (*WatchFilesResponse_Changed) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{55, 0}
+}
+
+func (x *WatchFilesResponse_Changed) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WatchFilesResponse_Changed) GetChange() FileChange {
+	if x != nil {
+		return x.Change
+	}
+	return FileChange_FILE_CHANGE_UNSPECIFIED
+}
+
+type WatchFilesResponse_KeepAlive struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFilesResponse_KeepAlive) Reset() {
+	*x = WatchFilesResponse_KeepAlive{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFilesResponse_KeepAlive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFilesResponse_KeepAlive) ProtoMessage() {}
+
+func (x *WatchFilesResponse_KeepAlive) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFilesResponse_KeepAlive.ProtoReflect.Descriptor instead.
+func (*WatchFilesResponse_KeepAlive) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{55, 1}
+}
+
+type WriteFileRequest_Start struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// The user of the guest that the file will belong to; empty is its default one.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// The nine permission bits; without it, those of the file that is replaced, or 0644.
+	Mode          *uint32 `protobuf:"varint,4,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteFileRequest_Start) Reset() {
+	*x = WriteFileRequest_Start{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteFileRequest_Start) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteFileRequest_Start) ProtoMessage() {}
+
+func (x *WriteFileRequest_Start) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteFileRequest_Start.ProtoReflect.Descriptor instead.
+func (*WriteFileRequest_Start) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{58, 0}
+}
+
+func (x *WriteFileRequest_Start) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *WriteFileRequest_Start) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *WriteFileRequest_Start) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *WriteFileRequest_Start) GetMode() uint32 {
+	if x != nil && x.Mode != nil {
+		return *x.Mode
+	}
+	return 0
+}
+
+type WriteFileRequest_End struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many bytes the content has.
+	Bytes         uint64 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteFileRequest_End) Reset() {
+	*x = WriteFileRequest_End{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteFileRequest_End) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteFileRequest_End) ProtoMessage() {}
+
+func (x *WriteFileRequest_End) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteFileRequest_End.ProtoReflect.Descriptor instead.
+func (*WriteFileRequest_End) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{58, 1}
+}
+
+func (x *WriteFileRequest_End) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // StateChanged is one change of state of a sandbox.
 type EventsResponse_StateChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3474,7 +5053,7 @@ type EventsResponse_StateChanged struct {
 
 func (x *EventsResponse_StateChanged) Reset() {
 	*x = EventsResponse_StateChanged{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[60]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3486,7 +5065,7 @@ func (x *EventsResponse_StateChanged) String() string {
 func (*EventsResponse_StateChanged) ProtoMessage() {}
 
 func (x *EventsResponse_StateChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[60]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3499,7 +5078,7 @@ func (x *EventsResponse_StateChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse_StateChanged.ProtoReflect.Descriptor instead.
 func (*EventsResponse_StateChanged) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{47, 0}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{64, 0}
 }
 
 func (x *EventsResponse_StateChanged) GetSandbox() string {
@@ -3525,7 +5104,7 @@ type EventsResponse_Gap struct {
 
 func (x *EventsResponse_Gap) Reset() {
 	*x = EventsResponse_Gap{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[61]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3537,7 +5116,7 @@ func (x *EventsResponse_Gap) String() string {
 func (*EventsResponse_Gap) ProtoMessage() {}
 
 func (x *EventsResponse_Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[61]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3550,7 +5129,7 @@ func (x *EventsResponse_Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse_Gap.ProtoReflect.Descriptor instead.
 func (*EventsResponse_Gap) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{47, 1}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{64, 1}
 }
 
 // KeepAlive says that nothing happened for a while. One comes first, so that the caller knows where it begins.
@@ -3562,7 +5141,7 @@ type EventsResponse_KeepAlive struct {
 
 func (x *EventsResponse_KeepAlive) Reset() {
 	*x = EventsResponse_KeepAlive{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[62]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3574,7 +5153,7 @@ func (x *EventsResponse_KeepAlive) String() string {
 func (*EventsResponse_KeepAlive) ProtoMessage() {}
 
 func (x *EventsResponse_KeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[62]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3587,7 +5166,102 @@ func (x *EventsResponse_KeepAlive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse_KeepAlive.ProtoReflect.Descriptor instead.
 func (*EventsResponse_KeepAlive) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{47, 2}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{64, 2}
+}
+
+type Stats_Pager struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	CpuMicroseconds uint64                 `protobuf:"varint,1,opt,name=cpu_microseconds,json=cpuMicroseconds,proto3" json:"cpu_microseconds,omitempty"`
+	MemoryBytes     uint64                 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// Page faults that were answered, and bytes that were read from the build.
+	Faults    uint64 `protobuf:"varint,3,opt,name=faults,proto3" json:"faults,omitempty"`
+	ReadBytes uint64 `protobuf:"varint,4,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	// Pages that are in the machine's memory, and those that were brought in ahead.
+	PresentPages    uint64 `protobuf:"varint,5,opt,name=present_pages,json=presentPages,proto3" json:"present_pages,omitempty"`
+	PrefetchedPages uint64 `protobuf:"varint,6,opt,name=prefetched_pages,json=prefetchedPages,proto3" json:"prefetched_pages,omitempty"`
+	// All that it has to answer for is in: it has ended, and its counts are gone with it.
+	Ended         bool `protobuf:"varint,7,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stats_Pager) Reset() {
+	*x = Stats_Pager{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stats_Pager) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stats_Pager) ProtoMessage() {}
+
+func (x *Stats_Pager) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stats_Pager.ProtoReflect.Descriptor instead.
+func (*Stats_Pager) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{69, 0}
+}
+
+func (x *Stats_Pager) GetCpuMicroseconds() uint64 {
+	if x != nil {
+		return x.CpuMicroseconds
+	}
+	return 0
+}
+
+func (x *Stats_Pager) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Stats_Pager) GetFaults() uint64 {
+	if x != nil {
+		return x.Faults
+	}
+	return 0
+}
+
+func (x *Stats_Pager) GetReadBytes() uint64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
+func (x *Stats_Pager) GetPresentPages() uint64 {
+	if x != nil {
+		return x.PresentPages
+	}
+	return 0
+}
+
+func (x *Stats_Pager) GetPrefetchedPages() uint64 {
+	if x != nil {
+		return x.PrefetchedPages
+	}
+	return 0
+}
+
+func (x *Stats_Pager) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
 }
 
 var File_hostagent_v1_hostagent_proto protoreflect.FileDescriptor
@@ -3790,7 +5464,87 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12\x18\n" +
 	"\x03pid\x18\x02 \x01(\rB\x06\x92\xcc\x18\x02\b\x01R\x03pid\x126\n" +
 	"\x04size\x18\x03 \x01(\v2\x1a.hostagent.v1.TerminalSizeB\x06\x92\xcc\x18\x02\b\x01R\x04size\"\x10\n" +
-	"\x0eResizeResponse\"\x0f\n" +
+	"\x0eResizeResponse\"\xa7\x02\n" +
+	"\x04File\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x18\n" +
+	"\ainexact\x18\x03 \x01(\bR\ainexact\x12*\n" +
+	"\x04type\x18\x04 \x01(\x0e2\x16.hostagent.v1.FileTypeR\x04type\x12\x12\n" +
+	"\x04mode\x18\x05 \x01(\rR\x04mode\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\x04R\x04size\x12\x14\n" +
+	"\x05owner\x18\a \x01(\tR\x05owner\x12\x14\n" +
+	"\x05group\x18\b \x01(\tR\x05group\x126\n" +
+	"\bmodified\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bmodified\x12%\n" +
+	"\x0esymlink_target\x18\n" +
+	" \x01(\tR\rsymlinkTarget\"\xa7\x01\n" +
+	"\x0fStatFileRequest\x12Y\n" +
+	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12\x1d\n" +
+	"\x04path\x18\x02 \x01(\tB\t\x92\xcc\x18\x05\b\x01\x10\x80 R\x04path\x12\x1a\n" +
+	"\x04user\x18\x03 \x01(\tB\x06\x92\xcc\x18\x02\x10@R\x04user\":\n" +
+	"\x10StatFileResponse\x12&\n" +
+	"\x04file\x18\x01 \x01(\v2\x12.hostagent.v1.FileR\x04file\"\xc7\x01\n" +
+	"\x10ListFilesRequest\x12Y\n" +
+	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12\x1d\n" +
+	"\x04path\x18\x02 \x01(\tB\t\x92\xcc\x18\x05\b\x01\x10\x80 R\x04path\x12\x1d\n" +
+	"\x05depth\x18\x03 \x01(\rB\a\x92\xcc\x18\x038\xe8\aR\x05depth\x12\x1a\n" +
+	"\x04user\x18\x04 \x01(\tB\x06\x92\xcc\x18\x02\x10@R\x04user\"=\n" +
+	"\x11ListFilesResponse\x12(\n" +
+	"\x05files\x18\x01 \x03(\v2\x12.hostagent.v1.FileR\x05files\"\xa6\x01\n" +
+	"\x0eMakeDirRequest\x12Y\n" +
+	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12\x1d\n" +
+	"\x04path\x18\x02 \x01(\tB\t\x92\xcc\x18\x05\b\x01\x10\x80 R\x04path\x12\x1a\n" +
+	"\x04user\x18\x03 \x01(\tB\x06\x92\xcc\x18\x02\x10@R\x04user\"\x11\n" +
+	"\x0fMakeDirResponse\"\xd8\x01\n" +
+	"\x0fMoveFileRequest\x12Y\n" +
+	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12!\n" +
+	"\x06source\x18\x02 \x01(\tB\t\x92\xcc\x18\x05\b\x01\x10\x80 R\x06source\x12+\n" +
+	"\vdestination\x18\x03 \x01(\tB\t\x92\xcc\x18\x05\b\x01\x10\x80 R\vdestination\x12\x1a\n" +
+	"\x04user\x18\x04 \x01(\tB\x06\x92\xcc\x18\x02\x10@R\x04user\"\x12\n" +
+	"\x10MoveFileResponse\"\xa9\x01\n" +
+	"\x11RemoveFileRequest\x12Y\n" +
+	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12\x1d\n" +
+	"\x04path\x18\x02 \x01(\tB\t\x92\xcc\x18\x05\b\x01\x10\x80 R\x04path\x12\x1a\n" +
+	"\x04user\x18\x03 \x01(\tB\x06\x92\xcc\x18\x02\x10@R\x04user\"\x14\n" +
+	"\x12RemoveFileResponse\"\xc7\x01\n" +
+	"\x11WatchFilesRequest\x12Y\n" +
+	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12\x1d\n" +
+	"\x04path\x18\x02 \x01(\tB\t\x92\xcc\x18\x05\b\x01\x10\x80 R\x04path\x12\x1c\n" +
+	"\trecursive\x18\x03 \x01(\bR\trecursive\x12\x1a\n" +
+	"\x04user\x18\x04 \x01(\tB\x06\x92\xcc\x18\x02\x10@R\x04user\"\x8d\x02\n" +
+	"\x12WatchFilesResponse\x12D\n" +
+	"\achanged\x18\x01 \x01(\v2(.hostagent.v1.WatchFilesResponse.ChangedH\x00R\achanged\x12K\n" +
+	"\n" +
+	"keep_alive\x18\x02 \x01(\v2*.hostagent.v1.WatchFilesResponse.KeepAliveH\x00R\tkeepAlive\x1aO\n" +
+	"\aChanged\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
+	"\x06change\x18\x02 \x01(\x0e2\x18.hostagent.v1.FileChangeR\x06change\x1a\v\n" +
+	"\tKeepAliveB\x06\n" +
+	"\x04what\"\xf7\x01\n" +
+	"\x0fReadFileRequest\x12Y\n" +
+	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12\x1d\n" +
+	"\x04path\x18\x02 \x01(\tB\t\x92\xcc\x18\x05\b\x01\x10\x80 R\x04path\x12\x1a\n" +
+	"\x04user\x18\x03 \x01(\tB\x06\x92\xcc\x18\x02\x10@R\x04user\x12&\n" +
+	"\x06offset\x18\x04 \x01(\x04B\x0e\x92\xcc\x18\n" +
+	"8\x80\x80\x80\x80\x80\x80\x80\x80\x10R\x06offset\x12&\n" +
+	"\x06length\x18\x05 \x01(\x04B\x0e\x92\xcc\x18\n" +
+	"8\x80\x80\x80\x80\x80\x80\x80\x80\x10R\x06length\"&\n" +
+	"\x10ReadFileResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x98\x03\n" +
+	"\x10WriteFileRequest\x12<\n" +
+	"\x05start\x18\x01 \x01(\v2$.hostagent.v1.WriteFileRequest.StartH\x00R\x05start\x12\x1e\n" +
+	"\x04data\x18\x02 \x01(\fB\b\x92\xcc\x18\x04\x10\x80\x80@H\x00R\x04data\x126\n" +
+	"\x03end\x18\x03 \x01(\v2\".hostagent.v1.WriteFileRequest.EndH\x00R\x03end\x1a\xc8\x01\n" +
+	"\x05Start\x12Y\n" +
+	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12\x1d\n" +
+	"\x04path\x18\x02 \x01(\tB\t\x92\xcc\x18\x05\b\x01\x10\x80 R\x04path\x12\x1a\n" +
+	"\x04user\x18\x03 \x01(\tB\x06\x92\xcc\x18\x02\x10@R\x04user\x12 \n" +
+	"\x04mode\x18\x04 \x01(\rB\a\x92\xcc\x18\x038\xff\x03H\x00R\x04mode\x88\x01\x01B\a\n" +
+	"\x05_mode\x1a\x1b\n" +
+	"\x03End\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytesB\x06\n" +
+	"\x04part\")\n" +
+	"\x11WriteFileResponse\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\x0f\n" +
 	"\rStatusRequest\"\xaf\x03\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
@@ -3836,7 +5590,30 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\tmax_bytes\x18\x02 \x01(\rB\b\x92\xcc\x18\x048\x80\x80\x04R\bmaxBytes\":\n" +
 	"\fLogsResponse\x12\x10\n" +
 	"\x03vmm\x18\x01 \x01(\tR\x03vmm\x12\x18\n" +
-	"\aconsole\x18\x02 \x01(\tR\aconsole\"\x10\n" +
+	"\aconsole\x18\x02 \x01(\tR\aconsole\"l\n" +
+	"\fStatsRequest\x12\\\n" +
+	"\x03ids\x18\x01 \x03(\tBJ\x92\xcc\x18F\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-z(\xe8\aR\x03ids\":\n" +
+	"\rStatsResponse\x12)\n" +
+	"\x05stats\x18\x01 \x03(\v2\x13.hostagent.v1.StatsR\x05stats\"\xe9\x04\n" +
+	"\x05Stats\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12)\n" +
+	"\x10cpu_microseconds\x18\x03 \x01(\x04R\x0fcpuMicroseconds\x12!\n" +
+	"\fmemory_bytes\x18\x04 \x01(\x04R\vmemoryBytes\x12,\n" +
+	"\x12memory_limit_bytes\x18\x05 \x01(\x04R\x10memoryLimitBytes\x12&\n" +
+	"\x0fdisk_used_bytes\x18\x06 \x01(\x04R\rdiskUsedBytes\x12.\n" +
+	"\x13disk_capacity_bytes\x18\a \x01(\x04R\x11diskCapacityBytes\x12&\n" +
+	"\x0fdisk_host_bytes\x18\b \x01(\x04R\rdiskHostBytes\x12/\n" +
+	"\x05pager\x18\t \x01(\v2\x19.hostagent.v1.Stats.PagerR\x05pager\x1a\xf2\x01\n" +
+	"\x05Pager\x12)\n" +
+	"\x10cpu_microseconds\x18\x01 \x01(\x04R\x0fcpuMicroseconds\x12!\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x16\n" +
+	"\x06faults\x18\x03 \x01(\x04R\x06faults\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\x04 \x01(\x04R\treadBytes\x12#\n" +
+	"\rpresent_pages\x18\x05 \x01(\x04R\fpresentPages\x12)\n" +
+	"\x10prefetched_pages\x18\x06 \x01(\x04R\x0fprefetchedPages\x12\x14\n" +
+	"\x05ended\x18\a \x01(\bR\x05ended\"\x10\n" +
 	"\x0eMetricsRequest\"%\n" +
 	"\x0fMetricsResponse\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text*\xdd\x01\n" +
@@ -3857,7 +5634,20 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\x06Expiry\x12\x16\n" +
 	"\x12EXPIRY_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eEXPIRY_DESTROY\x10\x01\x12\x10\n" +
-	"\fEXPIRY_PAUSE\x10\x022\xaf\x04\n" +
+	"\fEXPIRY_PAUSE\x10\x02*i\n" +
+	"\bFileType\x12\x19\n" +
+	"\x15FILE_TYPE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eFILE_TYPE_FILE\x10\x01\x12\x17\n" +
+	"\x13FILE_TYPE_DIRECTORY\x10\x02\x12\x15\n" +
+	"\x11FILE_TYPE_SYMLINK\x10\x03*\xa7\x01\n" +
+	"\n" +
+	"FileChange\x12\x1b\n" +
+	"\x17FILE_CHANGE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13FILE_CHANGE_CREATED\x10\x01\x12\x17\n" +
+	"\x13FILE_CHANGE_WRITTEN\x10\x02\x12\x17\n" +
+	"\x13FILE_CHANGE_REMOVED\x10\x03\x12\x17\n" +
+	"\x13FILE_CHANGE_RENAMED\x10\x04\x12\x18\n" +
+	"\x14FILE_CHANGE_CHMODDED\x10\x052\xaf\x04\n" +
 	"\x10SandboxesService\x12C\n" +
 	"\x06Create\x12\x1b.hostagent.v1.CreateRequest\x1a\x1c.hostagent.v1.CreateResponse\x12?\n" +
 	"\x03Get\x12\x18.hostagent.v1.GetRequest\x1a\x19.hostagent.v1.GetResponse\"\x03\x90\x02\x01\x12B\n" +
@@ -3877,11 +5667,23 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\rListProcesses\x12\".hostagent.v1.ListProcessesRequest\x1a#.hostagent.v1.ListProcessesResponse\"\x03\x90\x02\x01\x12L\n" +
 	"\tSendInput\x12\x1e.hostagent.v1.SendInputRequest\x1a\x1f.hostagent.v1.SendInputResponse\x12C\n" +
 	"\x06Signal\x12\x1b.hostagent.v1.SignalRequest\x1a\x1c.hostagent.v1.SignalResponse\x12C\n" +
-	"\x06Resize\x12\x1b.hostagent.v1.ResizeRequest\x1a\x1c.hostagent.v1.ResizeResponse2\xaf\x02\n" +
+	"\x06Resize\x12\x1b.hostagent.v1.ResizeRequest\x1a\x1c.hostagent.v1.ResizeResponse2\x85\x05\n" +
+	"\fFilesService\x12N\n" +
+	"\bStatFile\x12\x1d.hostagent.v1.StatFileRequest\x1a\x1e.hostagent.v1.StatFileResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\tListFiles\x12\x1e.hostagent.v1.ListFilesRequest\x1a\x1f.hostagent.v1.ListFilesResponse\"\x03\x90\x02\x01\x12F\n" +
+	"\aMakeDir\x12\x1c.hostagent.v1.MakeDirRequest\x1a\x1d.hostagent.v1.MakeDirResponse\x12I\n" +
+	"\bMoveFile\x12\x1d.hostagent.v1.MoveFileRequest\x1a\x1e.hostagent.v1.MoveFileResponse\x12O\n" +
+	"\n" +
+	"RemoveFile\x12\x1f.hostagent.v1.RemoveFileRequest\x1a .hostagent.v1.RemoveFileResponse\x12Q\n" +
+	"\n" +
+	"WatchFiles\x12\x1f.hostagent.v1.WatchFilesRequest\x1a .hostagent.v1.WatchFilesResponse0\x01\x12K\n" +
+	"\bReadFile\x12\x1d.hostagent.v1.ReadFileRequest\x1a\x1e.hostagent.v1.ReadFileResponse0\x01\x12N\n" +
+	"\tWriteFile\x12\x1e.hostagent.v1.WriteFileRequest\x1a\x1f.hostagent.v1.WriteFileResponse(\x012\xf6\x02\n" +
 	"\vHostService\x12H\n" +
 	"\x06Status\x12\x1b.hostagent.v1.StatusRequest\x1a\x1c.hostagent.v1.StatusResponse\"\x03\x90\x02\x01\x12E\n" +
 	"\x06Events\x12\x1b.hostagent.v1.EventsRequest\x1a\x1c.hostagent.v1.EventsResponse0\x01\x12B\n" +
-	"\x04Logs\x12\x19.hostagent.v1.LogsRequest\x1a\x1a.hostagent.v1.LogsResponse\"\x03\x90\x02\x01\x12K\n" +
+	"\x04Logs\x12\x19.hostagent.v1.LogsRequest\x1a\x1a.hostagent.v1.LogsResponse\"\x03\x90\x02\x01\x12E\n" +
+	"\x05Stats\x12\x1a.hostagent.v1.StatsRequest\x1a\x1b.hostagent.v1.StatsResponse\"\x03\x90\x02\x01\x12K\n" +
 	"\aMetrics\x12\x1c.hostagent.v1.MetricsRequest\x1a\x1d.hostagent.v1.MetricsResponse\"\x03\x90\x02\x01B0Z.wrenn.dev/wrenn/proto/hostagent/v1;hostagentpbb\x06proto3"
 
 var (
@@ -3896,169 +5698,226 @@ func file_hostagent_v1_hostagent_proto_rawDescGZIP() []byte {
 	return file_hostagent_v1_hostagent_proto_rawDescData
 }
 
-var file_hostagent_v1_hostagent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hostagent_v1_hostagent_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_hostagent_v1_hostagent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_hostagent_v1_hostagent_proto_msgTypes = make([]protoimpl.MessageInfo, 88)
 var file_hostagent_v1_hostagent_proto_goTypes = []any{
-	(State)(0),                          // 0: hostagent.v1.State
-	(Expiry)(0),                         // 1: hostagent.v1.Expiry
-	(*Change)(nil),                      // 2: hostagent.v1.Change
-	(*Sandbox)(nil),                     // 3: hostagent.v1.Sandbox
-	(*Phase)(nil),                       // 4: hostagent.v1.Phase
-	(*FieldViolation)(nil),              // 5: hostagent.v1.FieldViolation
-	(*CreateRequest)(nil),               // 6: hostagent.v1.CreateRequest
-	(*CreateResponse)(nil),              // 7: hostagent.v1.CreateResponse
-	(*GetRequest)(nil),                  // 8: hostagent.v1.GetRequest
-	(*GetResponse)(nil),                 // 9: hostagent.v1.GetResponse
-	(*ListRequest)(nil),                 // 10: hostagent.v1.ListRequest
-	(*ListResponse)(nil),                // 11: hostagent.v1.ListResponse
-	(*DestroyRequest)(nil),              // 12: hostagent.v1.DestroyRequest
-	(*DestroyResponse)(nil),             // 13: hostagent.v1.DestroyResponse
-	(*PauseRequest)(nil),                // 14: hostagent.v1.PauseRequest
-	(*PauseResponse)(nil),               // 15: hostagent.v1.PauseResponse
-	(*ResumeRequest)(nil),               // 16: hostagent.v1.ResumeRequest
-	(*ResumeResponse)(nil),              // 17: hostagent.v1.ResumeResponse
-	(*ForkRequest)(nil),                 // 18: hostagent.v1.ForkRequest
-	(*ForkResponse)(nil),                // 19: hostagent.v1.ForkResponse
-	(*Clone)(nil),                       // 20: hostagent.v1.Clone
-	(*SetTTLRequest)(nil),               // 21: hostagent.v1.SetTTLRequest
-	(*SetTTLResponse)(nil),              // 22: hostagent.v1.SetTTLResponse
-	(*Snapshot)(nil),                    // 23: hostagent.v1.Snapshot
-	(*CreateSnapshotRequest)(nil),       // 24: hostagent.v1.CreateSnapshotRequest
-	(*CreateSnapshotResponse)(nil),      // 25: hostagent.v1.CreateSnapshotResponse
-	(*ListSnapshotsRequest)(nil),        // 26: hostagent.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil),       // 27: hostagent.v1.ListSnapshotsResponse
-	(*DeleteSnapshotRequest)(nil),       // 28: hostagent.v1.DeleteSnapshotRequest
-	(*DeleteSnapshotResponse)(nil),      // 29: hostagent.v1.DeleteSnapshotResponse
-	(*TerminalSize)(nil),                // 30: hostagent.v1.TerminalSize
-	(*ExecRequest)(nil),                 // 31: hostagent.v1.ExecRequest
-	(*ProcessEvent)(nil),                // 32: hostagent.v1.ProcessEvent
-	(*ExecResponse)(nil),                // 33: hostagent.v1.ExecResponse
-	(*AttachRequest)(nil),               // 34: hostagent.v1.AttachRequest
-	(*AttachResponse)(nil),              // 35: hostagent.v1.AttachResponse
-	(*ListProcessesRequest)(nil),        // 36: hostagent.v1.ListProcessesRequest
-	(*ListProcessesResponse)(nil),       // 37: hostagent.v1.ListProcessesResponse
-	(*Process)(nil),                     // 38: hostagent.v1.Process
-	(*SendInputRequest)(nil),            // 39: hostagent.v1.SendInputRequest
-	(*SendInputResponse)(nil),           // 40: hostagent.v1.SendInputResponse
-	(*SignalRequest)(nil),               // 41: hostagent.v1.SignalRequest
-	(*SignalResponse)(nil),              // 42: hostagent.v1.SignalResponse
-	(*ResizeRequest)(nil),               // 43: hostagent.v1.ResizeRequest
-	(*ResizeResponse)(nil),              // 44: hostagent.v1.ResizeResponse
-	(*StatusRequest)(nil),               // 45: hostagent.v1.StatusRequest
-	(*StatusResponse)(nil),              // 46: hostagent.v1.StatusResponse
-	(*Resources)(nil),                   // 47: hostagent.v1.Resources
-	(*EventsRequest)(nil),               // 48: hostagent.v1.EventsRequest
-	(*EventsResponse)(nil),              // 49: hostagent.v1.EventsResponse
-	(*LogsRequest)(nil),                 // 50: hostagent.v1.LogsRequest
-	(*LogsResponse)(nil),                // 51: hostagent.v1.LogsResponse
-	(*MetricsRequest)(nil),              // 52: hostagent.v1.MetricsRequest
-	(*MetricsResponse)(nil),             // 53: hostagent.v1.MetricsResponse
-	nil,                                 // 54: hostagent.v1.Sandbox.LabelsEntry
-	nil,                                 // 55: hostagent.v1.CreateRequest.LabelsEntry
-	nil,                                 // 56: hostagent.v1.ListRequest.LabelsEntry
-	nil,                                 // 57: hostagent.v1.ExecRequest.EnvEntry
-	(*ProcessEvent_Started)(nil),        // 58: hostagent.v1.ProcessEvent.Started
-	(*ProcessEvent_Ended)(nil),          // 59: hostagent.v1.ProcessEvent.Ended
-	(*ProcessEvent_KeepAlive)(nil),      // 60: hostagent.v1.ProcessEvent.KeepAlive
-	nil,                                 // 61: hostagent.v1.StatusResponse.StatesEntry
-	(*EventsResponse_StateChanged)(nil), // 62: hostagent.v1.EventsResponse.StateChanged
-	(*EventsResponse_Gap)(nil),          // 63: hostagent.v1.EventsResponse.Gap
-	(*EventsResponse_KeepAlive)(nil),    // 64: hostagent.v1.EventsResponse.KeepAlive
-	(*timestamppb.Timestamp)(nil),       // 65: google.protobuf.Timestamp
+	(State)(0),                           // 0: hostagent.v1.State
+	(Expiry)(0),                          // 1: hostagent.v1.Expiry
+	(FileType)(0),                        // 2: hostagent.v1.FileType
+	(FileChange)(0),                      // 3: hostagent.v1.FileChange
+	(*Change)(nil),                       // 4: hostagent.v1.Change
+	(*Sandbox)(nil),                      // 5: hostagent.v1.Sandbox
+	(*Phase)(nil),                        // 6: hostagent.v1.Phase
+	(*FieldViolation)(nil),               // 7: hostagent.v1.FieldViolation
+	(*CreateRequest)(nil),                // 8: hostagent.v1.CreateRequest
+	(*CreateResponse)(nil),               // 9: hostagent.v1.CreateResponse
+	(*GetRequest)(nil),                   // 10: hostagent.v1.GetRequest
+	(*GetResponse)(nil),                  // 11: hostagent.v1.GetResponse
+	(*ListRequest)(nil),                  // 12: hostagent.v1.ListRequest
+	(*ListResponse)(nil),                 // 13: hostagent.v1.ListResponse
+	(*DestroyRequest)(nil),               // 14: hostagent.v1.DestroyRequest
+	(*DestroyResponse)(nil),              // 15: hostagent.v1.DestroyResponse
+	(*PauseRequest)(nil),                 // 16: hostagent.v1.PauseRequest
+	(*PauseResponse)(nil),                // 17: hostagent.v1.PauseResponse
+	(*ResumeRequest)(nil),                // 18: hostagent.v1.ResumeRequest
+	(*ResumeResponse)(nil),               // 19: hostagent.v1.ResumeResponse
+	(*ForkRequest)(nil),                  // 20: hostagent.v1.ForkRequest
+	(*ForkResponse)(nil),                 // 21: hostagent.v1.ForkResponse
+	(*Clone)(nil),                        // 22: hostagent.v1.Clone
+	(*SetTTLRequest)(nil),                // 23: hostagent.v1.SetTTLRequest
+	(*SetTTLResponse)(nil),               // 24: hostagent.v1.SetTTLResponse
+	(*Snapshot)(nil),                     // 25: hostagent.v1.Snapshot
+	(*CreateSnapshotRequest)(nil),        // 26: hostagent.v1.CreateSnapshotRequest
+	(*CreateSnapshotResponse)(nil),       // 27: hostagent.v1.CreateSnapshotResponse
+	(*ListSnapshotsRequest)(nil),         // 28: hostagent.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),        // 29: hostagent.v1.ListSnapshotsResponse
+	(*DeleteSnapshotRequest)(nil),        // 30: hostagent.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotResponse)(nil),       // 31: hostagent.v1.DeleteSnapshotResponse
+	(*TerminalSize)(nil),                 // 32: hostagent.v1.TerminalSize
+	(*ExecRequest)(nil),                  // 33: hostagent.v1.ExecRequest
+	(*ProcessEvent)(nil),                 // 34: hostagent.v1.ProcessEvent
+	(*ExecResponse)(nil),                 // 35: hostagent.v1.ExecResponse
+	(*AttachRequest)(nil),                // 36: hostagent.v1.AttachRequest
+	(*AttachResponse)(nil),               // 37: hostagent.v1.AttachResponse
+	(*ListProcessesRequest)(nil),         // 38: hostagent.v1.ListProcessesRequest
+	(*ListProcessesResponse)(nil),        // 39: hostagent.v1.ListProcessesResponse
+	(*Process)(nil),                      // 40: hostagent.v1.Process
+	(*SendInputRequest)(nil),             // 41: hostagent.v1.SendInputRequest
+	(*SendInputResponse)(nil),            // 42: hostagent.v1.SendInputResponse
+	(*SignalRequest)(nil),                // 43: hostagent.v1.SignalRequest
+	(*SignalResponse)(nil),               // 44: hostagent.v1.SignalResponse
+	(*ResizeRequest)(nil),                // 45: hostagent.v1.ResizeRequest
+	(*ResizeResponse)(nil),               // 46: hostagent.v1.ResizeResponse
+	(*File)(nil),                         // 47: hostagent.v1.File
+	(*StatFileRequest)(nil),              // 48: hostagent.v1.StatFileRequest
+	(*StatFileResponse)(nil),             // 49: hostagent.v1.StatFileResponse
+	(*ListFilesRequest)(nil),             // 50: hostagent.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),            // 51: hostagent.v1.ListFilesResponse
+	(*MakeDirRequest)(nil),               // 52: hostagent.v1.MakeDirRequest
+	(*MakeDirResponse)(nil),              // 53: hostagent.v1.MakeDirResponse
+	(*MoveFileRequest)(nil),              // 54: hostagent.v1.MoveFileRequest
+	(*MoveFileResponse)(nil),             // 55: hostagent.v1.MoveFileResponse
+	(*RemoveFileRequest)(nil),            // 56: hostagent.v1.RemoveFileRequest
+	(*RemoveFileResponse)(nil),           // 57: hostagent.v1.RemoveFileResponse
+	(*WatchFilesRequest)(nil),            // 58: hostagent.v1.WatchFilesRequest
+	(*WatchFilesResponse)(nil),           // 59: hostagent.v1.WatchFilesResponse
+	(*ReadFileRequest)(nil),              // 60: hostagent.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),             // 61: hostagent.v1.ReadFileResponse
+	(*WriteFileRequest)(nil),             // 62: hostagent.v1.WriteFileRequest
+	(*WriteFileResponse)(nil),            // 63: hostagent.v1.WriteFileResponse
+	(*StatusRequest)(nil),                // 64: hostagent.v1.StatusRequest
+	(*StatusResponse)(nil),               // 65: hostagent.v1.StatusResponse
+	(*Resources)(nil),                    // 66: hostagent.v1.Resources
+	(*EventsRequest)(nil),                // 67: hostagent.v1.EventsRequest
+	(*EventsResponse)(nil),               // 68: hostagent.v1.EventsResponse
+	(*LogsRequest)(nil),                  // 69: hostagent.v1.LogsRequest
+	(*LogsResponse)(nil),                 // 70: hostagent.v1.LogsResponse
+	(*StatsRequest)(nil),                 // 71: hostagent.v1.StatsRequest
+	(*StatsResponse)(nil),                // 72: hostagent.v1.StatsResponse
+	(*Stats)(nil),                        // 73: hostagent.v1.Stats
+	(*MetricsRequest)(nil),               // 74: hostagent.v1.MetricsRequest
+	(*MetricsResponse)(nil),              // 75: hostagent.v1.MetricsResponse
+	nil,                                  // 76: hostagent.v1.Sandbox.LabelsEntry
+	nil,                                  // 77: hostagent.v1.CreateRequest.LabelsEntry
+	nil,                                  // 78: hostagent.v1.ListRequest.LabelsEntry
+	nil,                                  // 79: hostagent.v1.ExecRequest.EnvEntry
+	(*ProcessEvent_Started)(nil),         // 80: hostagent.v1.ProcessEvent.Started
+	(*ProcessEvent_Ended)(nil),           // 81: hostagent.v1.ProcessEvent.Ended
+	(*ProcessEvent_KeepAlive)(nil),       // 82: hostagent.v1.ProcessEvent.KeepAlive
+	(*WatchFilesResponse_Changed)(nil),   // 83: hostagent.v1.WatchFilesResponse.Changed
+	(*WatchFilesResponse_KeepAlive)(nil), // 84: hostagent.v1.WatchFilesResponse.KeepAlive
+	(*WriteFileRequest_Start)(nil),       // 85: hostagent.v1.WriteFileRequest.Start
+	(*WriteFileRequest_End)(nil),         // 86: hostagent.v1.WriteFileRequest.End
+	nil,                                  // 87: hostagent.v1.StatusResponse.StatesEntry
+	(*EventsResponse_StateChanged)(nil),  // 88: hostagent.v1.EventsResponse.StateChanged
+	(*EventsResponse_Gap)(nil),           // 89: hostagent.v1.EventsResponse.Gap
+	(*EventsResponse_KeepAlive)(nil),     // 90: hostagent.v1.EventsResponse.KeepAlive
+	(*Stats_Pager)(nil),                  // 91: hostagent.v1.Stats.Pager
+	(*timestamppb.Timestamp)(nil),        // 92: google.protobuf.Timestamp
 }
 var file_hostagent_v1_hostagent_proto_depIdxs = []int32{
 	0,  // 0: hostagent.v1.Change.state:type_name -> hostagent.v1.State
-	65, // 1: hostagent.v1.Change.time:type_name -> google.protobuf.Timestamp
+	92, // 1: hostagent.v1.Change.time:type_name -> google.protobuf.Timestamp
 	0,  // 2: hostagent.v1.Sandbox.state:type_name -> hostagent.v1.State
-	2,  // 3: hostagent.v1.Sandbox.changes:type_name -> hostagent.v1.Change
-	54, // 4: hostagent.v1.Sandbox.labels:type_name -> hostagent.v1.Sandbox.LabelsEntry
+	4,  // 3: hostagent.v1.Sandbox.changes:type_name -> hostagent.v1.Change
+	76, // 4: hostagent.v1.Sandbox.labels:type_name -> hostagent.v1.Sandbox.LabelsEntry
 	1,  // 5: hostagent.v1.Sandbox.on_expiry:type_name -> hostagent.v1.Expiry
-	65, // 6: hostagent.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
-	55, // 7: hostagent.v1.CreateRequest.labels:type_name -> hostagent.v1.CreateRequest.LabelsEntry
+	92, // 6: hostagent.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
+	77, // 7: hostagent.v1.CreateRequest.labels:type_name -> hostagent.v1.CreateRequest.LabelsEntry
 	1,  // 8: hostagent.v1.CreateRequest.on_expiry:type_name -> hostagent.v1.Expiry
-	3,  // 9: hostagent.v1.CreateResponse.sandbox:type_name -> hostagent.v1.Sandbox
-	4,  // 10: hostagent.v1.CreateResponse.phases:type_name -> hostagent.v1.Phase
-	3,  // 11: hostagent.v1.GetResponse.sandbox:type_name -> hostagent.v1.Sandbox
+	5,  // 9: hostagent.v1.CreateResponse.sandbox:type_name -> hostagent.v1.Sandbox
+	6,  // 10: hostagent.v1.CreateResponse.phases:type_name -> hostagent.v1.Phase
+	5,  // 11: hostagent.v1.GetResponse.sandbox:type_name -> hostagent.v1.Sandbox
 	0,  // 12: hostagent.v1.ListRequest.states:type_name -> hostagent.v1.State
-	56, // 13: hostagent.v1.ListRequest.labels:type_name -> hostagent.v1.ListRequest.LabelsEntry
-	3,  // 14: hostagent.v1.ListResponse.sandboxes:type_name -> hostagent.v1.Sandbox
-	4,  // 15: hostagent.v1.DestroyResponse.phases:type_name -> hostagent.v1.Phase
-	3,  // 16: hostagent.v1.PauseResponse.sandbox:type_name -> hostagent.v1.Sandbox
-	4,  // 17: hostagent.v1.PauseResponse.phases:type_name -> hostagent.v1.Phase
-	3,  // 18: hostagent.v1.ResumeResponse.sandbox:type_name -> hostagent.v1.Sandbox
-	4,  // 19: hostagent.v1.ResumeResponse.phases:type_name -> hostagent.v1.Phase
-	20, // 20: hostagent.v1.ForkResponse.clones:type_name -> hostagent.v1.Clone
-	4,  // 21: hostagent.v1.ForkResponse.phases:type_name -> hostagent.v1.Phase
-	3,  // 22: hostagent.v1.Clone.sandbox:type_name -> hostagent.v1.Sandbox
+	78, // 13: hostagent.v1.ListRequest.labels:type_name -> hostagent.v1.ListRequest.LabelsEntry
+	5,  // 14: hostagent.v1.ListResponse.sandboxes:type_name -> hostagent.v1.Sandbox
+	6,  // 15: hostagent.v1.DestroyResponse.phases:type_name -> hostagent.v1.Phase
+	5,  // 16: hostagent.v1.PauseResponse.sandbox:type_name -> hostagent.v1.Sandbox
+	6,  // 17: hostagent.v1.PauseResponse.phases:type_name -> hostagent.v1.Phase
+	5,  // 18: hostagent.v1.ResumeResponse.sandbox:type_name -> hostagent.v1.Sandbox
+	6,  // 19: hostagent.v1.ResumeResponse.phases:type_name -> hostagent.v1.Phase
+	22, // 20: hostagent.v1.ForkResponse.clones:type_name -> hostagent.v1.Clone
+	6,  // 21: hostagent.v1.ForkResponse.phases:type_name -> hostagent.v1.Phase
+	5,  // 22: hostagent.v1.Clone.sandbox:type_name -> hostagent.v1.Sandbox
 	1,  // 23: hostagent.v1.SetTTLRequest.on_expiry:type_name -> hostagent.v1.Expiry
-	3,  // 24: hostagent.v1.SetTTLResponse.sandbox:type_name -> hostagent.v1.Sandbox
-	23, // 25: hostagent.v1.CreateSnapshotResponse.snapshot:type_name -> hostagent.v1.Snapshot
-	4,  // 26: hostagent.v1.CreateSnapshotResponse.phases:type_name -> hostagent.v1.Phase
-	23, // 27: hostagent.v1.ListSnapshotsResponse.snapshots:type_name -> hostagent.v1.Snapshot
-	57, // 28: hostagent.v1.ExecRequest.env:type_name -> hostagent.v1.ExecRequest.EnvEntry
-	30, // 29: hostagent.v1.ExecRequest.terminal:type_name -> hostagent.v1.TerminalSize
-	58, // 30: hostagent.v1.ProcessEvent.started:type_name -> hostagent.v1.ProcessEvent.Started
-	59, // 31: hostagent.v1.ProcessEvent.ended:type_name -> hostagent.v1.ProcessEvent.Ended
-	60, // 32: hostagent.v1.ProcessEvent.keep_alive:type_name -> hostagent.v1.ProcessEvent.KeepAlive
-	32, // 33: hostagent.v1.ExecResponse.event:type_name -> hostagent.v1.ProcessEvent
-	32, // 34: hostagent.v1.AttachResponse.event:type_name -> hostagent.v1.ProcessEvent
-	38, // 35: hostagent.v1.ListProcessesResponse.processes:type_name -> hostagent.v1.Process
-	30, // 36: hostagent.v1.ResizeRequest.size:type_name -> hostagent.v1.TerminalSize
-	65, // 37: hostagent.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	61, // 38: hostagent.v1.StatusResponse.states:type_name -> hostagent.v1.StatusResponse.StatesEntry
-	47, // 39: hostagent.v1.StatusResponse.used:type_name -> hostagent.v1.Resources
-	47, // 40: hostagent.v1.StatusResponse.limits:type_name -> hostagent.v1.Resources
-	62, // 41: hostagent.v1.EventsResponse.state_changed:type_name -> hostagent.v1.EventsResponse.StateChanged
-	63, // 42: hostagent.v1.EventsResponse.gap:type_name -> hostagent.v1.EventsResponse.Gap
-	64, // 43: hostagent.v1.EventsResponse.keep_alive:type_name -> hostagent.v1.EventsResponse.KeepAlive
-	2,  // 44: hostagent.v1.EventsResponse.StateChanged.change:type_name -> hostagent.v1.Change
-	6,  // 45: hostagent.v1.SandboxesService.Create:input_type -> hostagent.v1.CreateRequest
-	8,  // 46: hostagent.v1.SandboxesService.Get:input_type -> hostagent.v1.GetRequest
-	10, // 47: hostagent.v1.SandboxesService.List:input_type -> hostagent.v1.ListRequest
-	12, // 48: hostagent.v1.SandboxesService.Destroy:input_type -> hostagent.v1.DestroyRequest
-	14, // 49: hostagent.v1.SandboxesService.Pause:input_type -> hostagent.v1.PauseRequest
-	16, // 50: hostagent.v1.SandboxesService.Resume:input_type -> hostagent.v1.ResumeRequest
-	18, // 51: hostagent.v1.SandboxesService.Fork:input_type -> hostagent.v1.ForkRequest
-	21, // 52: hostagent.v1.SandboxesService.SetTTL:input_type -> hostagent.v1.SetTTLRequest
-	24, // 53: hostagent.v1.SnapshotsService.CreateSnapshot:input_type -> hostagent.v1.CreateSnapshotRequest
-	26, // 54: hostagent.v1.SnapshotsService.ListSnapshots:input_type -> hostagent.v1.ListSnapshotsRequest
-	28, // 55: hostagent.v1.SnapshotsService.DeleteSnapshot:input_type -> hostagent.v1.DeleteSnapshotRequest
-	31, // 56: hostagent.v1.ProcessesService.Exec:input_type -> hostagent.v1.ExecRequest
-	34, // 57: hostagent.v1.ProcessesService.Attach:input_type -> hostagent.v1.AttachRequest
-	36, // 58: hostagent.v1.ProcessesService.ListProcesses:input_type -> hostagent.v1.ListProcessesRequest
-	39, // 59: hostagent.v1.ProcessesService.SendInput:input_type -> hostagent.v1.SendInputRequest
-	41, // 60: hostagent.v1.ProcessesService.Signal:input_type -> hostagent.v1.SignalRequest
-	43, // 61: hostagent.v1.ProcessesService.Resize:input_type -> hostagent.v1.ResizeRequest
-	45, // 62: hostagent.v1.HostService.Status:input_type -> hostagent.v1.StatusRequest
-	48, // 63: hostagent.v1.HostService.Events:input_type -> hostagent.v1.EventsRequest
-	50, // 64: hostagent.v1.HostService.Logs:input_type -> hostagent.v1.LogsRequest
-	52, // 65: hostagent.v1.HostService.Metrics:input_type -> hostagent.v1.MetricsRequest
-	7,  // 66: hostagent.v1.SandboxesService.Create:output_type -> hostagent.v1.CreateResponse
-	9,  // 67: hostagent.v1.SandboxesService.Get:output_type -> hostagent.v1.GetResponse
-	11, // 68: hostagent.v1.SandboxesService.List:output_type -> hostagent.v1.ListResponse
-	13, // 69: hostagent.v1.SandboxesService.Destroy:output_type -> hostagent.v1.DestroyResponse
-	15, // 70: hostagent.v1.SandboxesService.Pause:output_type -> hostagent.v1.PauseResponse
-	17, // 71: hostagent.v1.SandboxesService.Resume:output_type -> hostagent.v1.ResumeResponse
-	19, // 72: hostagent.v1.SandboxesService.Fork:output_type -> hostagent.v1.ForkResponse
-	22, // 73: hostagent.v1.SandboxesService.SetTTL:output_type -> hostagent.v1.SetTTLResponse
-	25, // 74: hostagent.v1.SnapshotsService.CreateSnapshot:output_type -> hostagent.v1.CreateSnapshotResponse
-	27, // 75: hostagent.v1.SnapshotsService.ListSnapshots:output_type -> hostagent.v1.ListSnapshotsResponse
-	29, // 76: hostagent.v1.SnapshotsService.DeleteSnapshot:output_type -> hostagent.v1.DeleteSnapshotResponse
-	33, // 77: hostagent.v1.ProcessesService.Exec:output_type -> hostagent.v1.ExecResponse
-	35, // 78: hostagent.v1.ProcessesService.Attach:output_type -> hostagent.v1.AttachResponse
-	37, // 79: hostagent.v1.ProcessesService.ListProcesses:output_type -> hostagent.v1.ListProcessesResponse
-	40, // 80: hostagent.v1.ProcessesService.SendInput:output_type -> hostagent.v1.SendInputResponse
-	42, // 81: hostagent.v1.ProcessesService.Signal:output_type -> hostagent.v1.SignalResponse
-	44, // 82: hostagent.v1.ProcessesService.Resize:output_type -> hostagent.v1.ResizeResponse
-	46, // 83: hostagent.v1.HostService.Status:output_type -> hostagent.v1.StatusResponse
-	49, // 84: hostagent.v1.HostService.Events:output_type -> hostagent.v1.EventsResponse
-	51, // 85: hostagent.v1.HostService.Logs:output_type -> hostagent.v1.LogsResponse
-	53, // 86: hostagent.v1.HostService.Metrics:output_type -> hostagent.v1.MetricsResponse
-	66, // [66:87] is the sub-list for method output_type
-	45, // [45:66] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	5,  // 24: hostagent.v1.SetTTLResponse.sandbox:type_name -> hostagent.v1.Sandbox
+	25, // 25: hostagent.v1.CreateSnapshotResponse.snapshot:type_name -> hostagent.v1.Snapshot
+	6,  // 26: hostagent.v1.CreateSnapshotResponse.phases:type_name -> hostagent.v1.Phase
+	25, // 27: hostagent.v1.ListSnapshotsResponse.snapshots:type_name -> hostagent.v1.Snapshot
+	79, // 28: hostagent.v1.ExecRequest.env:type_name -> hostagent.v1.ExecRequest.EnvEntry
+	32, // 29: hostagent.v1.ExecRequest.terminal:type_name -> hostagent.v1.TerminalSize
+	80, // 30: hostagent.v1.ProcessEvent.started:type_name -> hostagent.v1.ProcessEvent.Started
+	81, // 31: hostagent.v1.ProcessEvent.ended:type_name -> hostagent.v1.ProcessEvent.Ended
+	82, // 32: hostagent.v1.ProcessEvent.keep_alive:type_name -> hostagent.v1.ProcessEvent.KeepAlive
+	34, // 33: hostagent.v1.ExecResponse.event:type_name -> hostagent.v1.ProcessEvent
+	34, // 34: hostagent.v1.AttachResponse.event:type_name -> hostagent.v1.ProcessEvent
+	40, // 35: hostagent.v1.ListProcessesResponse.processes:type_name -> hostagent.v1.Process
+	32, // 36: hostagent.v1.ResizeRequest.size:type_name -> hostagent.v1.TerminalSize
+	2,  // 37: hostagent.v1.File.type:type_name -> hostagent.v1.FileType
+	92, // 38: hostagent.v1.File.modified:type_name -> google.protobuf.Timestamp
+	47, // 39: hostagent.v1.StatFileResponse.file:type_name -> hostagent.v1.File
+	47, // 40: hostagent.v1.ListFilesResponse.files:type_name -> hostagent.v1.File
+	83, // 41: hostagent.v1.WatchFilesResponse.changed:type_name -> hostagent.v1.WatchFilesResponse.Changed
+	84, // 42: hostagent.v1.WatchFilesResponse.keep_alive:type_name -> hostagent.v1.WatchFilesResponse.KeepAlive
+	85, // 43: hostagent.v1.WriteFileRequest.start:type_name -> hostagent.v1.WriteFileRequest.Start
+	86, // 44: hostagent.v1.WriteFileRequest.end:type_name -> hostagent.v1.WriteFileRequest.End
+	92, // 45: hostagent.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	87, // 46: hostagent.v1.StatusResponse.states:type_name -> hostagent.v1.StatusResponse.StatesEntry
+	66, // 47: hostagent.v1.StatusResponse.used:type_name -> hostagent.v1.Resources
+	66, // 48: hostagent.v1.StatusResponse.limits:type_name -> hostagent.v1.Resources
+	88, // 49: hostagent.v1.EventsResponse.state_changed:type_name -> hostagent.v1.EventsResponse.StateChanged
+	89, // 50: hostagent.v1.EventsResponse.gap:type_name -> hostagent.v1.EventsResponse.Gap
+	90, // 51: hostagent.v1.EventsResponse.keep_alive:type_name -> hostagent.v1.EventsResponse.KeepAlive
+	73, // 52: hostagent.v1.StatsResponse.stats:type_name -> hostagent.v1.Stats
+	92, // 53: hostagent.v1.Stats.time:type_name -> google.protobuf.Timestamp
+	91, // 54: hostagent.v1.Stats.pager:type_name -> hostagent.v1.Stats.Pager
+	3,  // 55: hostagent.v1.WatchFilesResponse.Changed.change:type_name -> hostagent.v1.FileChange
+	4,  // 56: hostagent.v1.EventsResponse.StateChanged.change:type_name -> hostagent.v1.Change
+	8,  // 57: hostagent.v1.SandboxesService.Create:input_type -> hostagent.v1.CreateRequest
+	10, // 58: hostagent.v1.SandboxesService.Get:input_type -> hostagent.v1.GetRequest
+	12, // 59: hostagent.v1.SandboxesService.List:input_type -> hostagent.v1.ListRequest
+	14, // 60: hostagent.v1.SandboxesService.Destroy:input_type -> hostagent.v1.DestroyRequest
+	16, // 61: hostagent.v1.SandboxesService.Pause:input_type -> hostagent.v1.PauseRequest
+	18, // 62: hostagent.v1.SandboxesService.Resume:input_type -> hostagent.v1.ResumeRequest
+	20, // 63: hostagent.v1.SandboxesService.Fork:input_type -> hostagent.v1.ForkRequest
+	23, // 64: hostagent.v1.SandboxesService.SetTTL:input_type -> hostagent.v1.SetTTLRequest
+	26, // 65: hostagent.v1.SnapshotsService.CreateSnapshot:input_type -> hostagent.v1.CreateSnapshotRequest
+	28, // 66: hostagent.v1.SnapshotsService.ListSnapshots:input_type -> hostagent.v1.ListSnapshotsRequest
+	30, // 67: hostagent.v1.SnapshotsService.DeleteSnapshot:input_type -> hostagent.v1.DeleteSnapshotRequest
+	33, // 68: hostagent.v1.ProcessesService.Exec:input_type -> hostagent.v1.ExecRequest
+	36, // 69: hostagent.v1.ProcessesService.Attach:input_type -> hostagent.v1.AttachRequest
+	38, // 70: hostagent.v1.ProcessesService.ListProcesses:input_type -> hostagent.v1.ListProcessesRequest
+	41, // 71: hostagent.v1.ProcessesService.SendInput:input_type -> hostagent.v1.SendInputRequest
+	43, // 72: hostagent.v1.ProcessesService.Signal:input_type -> hostagent.v1.SignalRequest
+	45, // 73: hostagent.v1.ProcessesService.Resize:input_type -> hostagent.v1.ResizeRequest
+	48, // 74: hostagent.v1.FilesService.StatFile:input_type -> hostagent.v1.StatFileRequest
+	50, // 75: hostagent.v1.FilesService.ListFiles:input_type -> hostagent.v1.ListFilesRequest
+	52, // 76: hostagent.v1.FilesService.MakeDir:input_type -> hostagent.v1.MakeDirRequest
+	54, // 77: hostagent.v1.FilesService.MoveFile:input_type -> hostagent.v1.MoveFileRequest
+	56, // 78: hostagent.v1.FilesService.RemoveFile:input_type -> hostagent.v1.RemoveFileRequest
+	58, // 79: hostagent.v1.FilesService.WatchFiles:input_type -> hostagent.v1.WatchFilesRequest
+	60, // 80: hostagent.v1.FilesService.ReadFile:input_type -> hostagent.v1.ReadFileRequest
+	62, // 81: hostagent.v1.FilesService.WriteFile:input_type -> hostagent.v1.WriteFileRequest
+	64, // 82: hostagent.v1.HostService.Status:input_type -> hostagent.v1.StatusRequest
+	67, // 83: hostagent.v1.HostService.Events:input_type -> hostagent.v1.EventsRequest
+	69, // 84: hostagent.v1.HostService.Logs:input_type -> hostagent.v1.LogsRequest
+	71, // 85: hostagent.v1.HostService.Stats:input_type -> hostagent.v1.StatsRequest
+	74, // 86: hostagent.v1.HostService.Metrics:input_type -> hostagent.v1.MetricsRequest
+	9,  // 87: hostagent.v1.SandboxesService.Create:output_type -> hostagent.v1.CreateResponse
+	11, // 88: hostagent.v1.SandboxesService.Get:output_type -> hostagent.v1.GetResponse
+	13, // 89: hostagent.v1.SandboxesService.List:output_type -> hostagent.v1.ListResponse
+	15, // 90: hostagent.v1.SandboxesService.Destroy:output_type -> hostagent.v1.DestroyResponse
+	17, // 91: hostagent.v1.SandboxesService.Pause:output_type -> hostagent.v1.PauseResponse
+	19, // 92: hostagent.v1.SandboxesService.Resume:output_type -> hostagent.v1.ResumeResponse
+	21, // 93: hostagent.v1.SandboxesService.Fork:output_type -> hostagent.v1.ForkResponse
+	24, // 94: hostagent.v1.SandboxesService.SetTTL:output_type -> hostagent.v1.SetTTLResponse
+	27, // 95: hostagent.v1.SnapshotsService.CreateSnapshot:output_type -> hostagent.v1.CreateSnapshotResponse
+	29, // 96: hostagent.v1.SnapshotsService.ListSnapshots:output_type -> hostagent.v1.ListSnapshotsResponse
+	31, // 97: hostagent.v1.SnapshotsService.DeleteSnapshot:output_type -> hostagent.v1.DeleteSnapshotResponse
+	35, // 98: hostagent.v1.ProcessesService.Exec:output_type -> hostagent.v1.ExecResponse
+	37, // 99: hostagent.v1.ProcessesService.Attach:output_type -> hostagent.v1.AttachResponse
+	39, // 100: hostagent.v1.ProcessesService.ListProcesses:output_type -> hostagent.v1.ListProcessesResponse
+	42, // 101: hostagent.v1.ProcessesService.SendInput:output_type -> hostagent.v1.SendInputResponse
+	44, // 102: hostagent.v1.ProcessesService.Signal:output_type -> hostagent.v1.SignalResponse
+	46, // 103: hostagent.v1.ProcessesService.Resize:output_type -> hostagent.v1.ResizeResponse
+	49, // 104: hostagent.v1.FilesService.StatFile:output_type -> hostagent.v1.StatFileResponse
+	51, // 105: hostagent.v1.FilesService.ListFiles:output_type -> hostagent.v1.ListFilesResponse
+	53, // 106: hostagent.v1.FilesService.MakeDir:output_type -> hostagent.v1.MakeDirResponse
+	55, // 107: hostagent.v1.FilesService.MoveFile:output_type -> hostagent.v1.MoveFileResponse
+	57, // 108: hostagent.v1.FilesService.RemoveFile:output_type -> hostagent.v1.RemoveFileResponse
+	59, // 109: hostagent.v1.FilesService.WatchFiles:output_type -> hostagent.v1.WatchFilesResponse
+	61, // 110: hostagent.v1.FilesService.ReadFile:output_type -> hostagent.v1.ReadFileResponse
+	63, // 111: hostagent.v1.FilesService.WriteFile:output_type -> hostagent.v1.WriteFileResponse
+	65, // 112: hostagent.v1.HostService.Status:output_type -> hostagent.v1.StatusResponse
+	68, // 113: hostagent.v1.HostService.Events:output_type -> hostagent.v1.EventsResponse
+	70, // 114: hostagent.v1.HostService.Logs:output_type -> hostagent.v1.LogsResponse
+	72, // 115: hostagent.v1.HostService.Stats:output_type -> hostagent.v1.StatsResponse
+	75, // 116: hostagent.v1.HostService.Metrics:output_type -> hostagent.v1.MetricsResponse
+	87, // [87:117] is the sub-list for method output_type
+	57, // [57:87] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_hostagent_v1_hostagent_proto_init() }
@@ -4074,20 +5933,30 @@ func file_hostagent_v1_hostagent_proto_init() {
 		(*ProcessEvent_Ended_)(nil),
 		(*ProcessEvent_KeepAlive_)(nil),
 	}
-	file_hostagent_v1_hostagent_proto_msgTypes[47].OneofWrappers = []any{
+	file_hostagent_v1_hostagent_proto_msgTypes[55].OneofWrappers = []any{
+		(*WatchFilesResponse_Changed_)(nil),
+		(*WatchFilesResponse_KeepAlive_)(nil),
+	}
+	file_hostagent_v1_hostagent_proto_msgTypes[58].OneofWrappers = []any{
+		(*WriteFileRequest_Start_)(nil),
+		(*WriteFileRequest_Data)(nil),
+		(*WriteFileRequest_End_)(nil),
+	}
+	file_hostagent_v1_hostagent_proto_msgTypes[64].OneofWrappers = []any{
 		(*EventsResponse_StateChanged_)(nil),
 		(*EventsResponse_Gap_)(nil),
 		(*EventsResponse_KeepAlive_)(nil),
 	}
+	file_hostagent_v1_hostagent_proto_msgTypes[81].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hostagent_v1_hostagent_proto_rawDesc), len(file_hostagent_v1_hostagent_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   63,
+			NumEnums:      4,
+			NumMessages:   88,
 			NumExtensions: 0,
-			NumServices:   4,
+			NumServices:   5,
 		},
 		GoTypes:           file_hostagent_v1_hostagent_proto_goTypes,
 		DependencyIndexes: file_hostagent_v1_hostagent_proto_depIdxs,

@@ -13,7 +13,7 @@
 // request gets the first one's answer. What failed is not remembered: it is done anew.
 //
 // Errors have Connect's codes: invalid_argument (with a FieldViolation as its detail), not_found, already_exists, failed_precondition,
-// resource_exhausted, unavailable, unauthenticated, data_loss (what is stored is damaged), deadline_exceeded.
+// resource_exhausted, unavailable, unauthenticated, permission_denied, data_loss (what is stored is damaged), deadline_exceeded.
 package hostagentpbconnect
 
 import (
@@ -39,6 +39,8 @@ const (
 	SnapshotsServiceName = "hostagent.v1.SnapshotsService"
 	// ProcessesServiceName is the fully-qualified name of the ProcessesService service.
 	ProcessesServiceName = "hostagent.v1.ProcessesService"
+	// FilesServiceName is the fully-qualified name of the FilesService service.
+	FilesServiceName = "hostagent.v1.FilesService"
 	// HostServiceName is the fully-qualified name of the HostService service.
 	HostServiceName = "hostagent.v1.HostService"
 )
@@ -91,12 +93,30 @@ const (
 	ProcessesServiceSignalProcedure = "/hostagent.v1.ProcessesService/Signal"
 	// ProcessesServiceResizeProcedure is the fully-qualified name of the ProcessesService's Resize RPC.
 	ProcessesServiceResizeProcedure = "/hostagent.v1.ProcessesService/Resize"
+	// FilesServiceStatFileProcedure is the fully-qualified name of the FilesService's StatFile RPC.
+	FilesServiceStatFileProcedure = "/hostagent.v1.FilesService/StatFile"
+	// FilesServiceListFilesProcedure is the fully-qualified name of the FilesService's ListFiles RPC.
+	FilesServiceListFilesProcedure = "/hostagent.v1.FilesService/ListFiles"
+	// FilesServiceMakeDirProcedure is the fully-qualified name of the FilesService's MakeDir RPC.
+	FilesServiceMakeDirProcedure = "/hostagent.v1.FilesService/MakeDir"
+	// FilesServiceMoveFileProcedure is the fully-qualified name of the FilesService's MoveFile RPC.
+	FilesServiceMoveFileProcedure = "/hostagent.v1.FilesService/MoveFile"
+	// FilesServiceRemoveFileProcedure is the fully-qualified name of the FilesService's RemoveFile RPC.
+	FilesServiceRemoveFileProcedure = "/hostagent.v1.FilesService/RemoveFile"
+	// FilesServiceWatchFilesProcedure is the fully-qualified name of the FilesService's WatchFiles RPC.
+	FilesServiceWatchFilesProcedure = "/hostagent.v1.FilesService/WatchFiles"
+	// FilesServiceReadFileProcedure is the fully-qualified name of the FilesService's ReadFile RPC.
+	FilesServiceReadFileProcedure = "/hostagent.v1.FilesService/ReadFile"
+	// FilesServiceWriteFileProcedure is the fully-qualified name of the FilesService's WriteFile RPC.
+	FilesServiceWriteFileProcedure = "/hostagent.v1.FilesService/WriteFile"
 	// HostServiceStatusProcedure is the fully-qualified name of the HostService's Status RPC.
 	HostServiceStatusProcedure = "/hostagent.v1.HostService/Status"
 	// HostServiceEventsProcedure is the fully-qualified name of the HostService's Events RPC.
 	HostServiceEventsProcedure = "/hostagent.v1.HostService/Events"
 	// HostServiceLogsProcedure is the fully-qualified name of the HostService's Logs RPC.
 	HostServiceLogsProcedure = "/hostagent.v1.HostService/Logs"
+	// HostServiceStatsProcedure is the fully-qualified name of the HostService's Stats RPC.
+	HostServiceStatsProcedure = "/hostagent.v1.HostService/Stats"
 	// HostServiceMetricsProcedure is the fully-qualified name of the HostService's Metrics RPC.
 	HostServiceMetricsProcedure = "/hostagent.v1.HostService/Metrics"
 )
@@ -717,6 +737,284 @@ func (UnimplementedProcessesServiceHandler) Resize(context.Context, *connect.Req
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.ProcessesService.Resize is not implemented"))
 }
 
+// FilesServiceClient is a client for the hostagent.v1.FilesService service.
+type FilesServiceClient interface {
+	// StatFile tells of one entry, without following a symbolic link at the path's end.
+	StatFile(context.Context, *connect.Request[v1.StatFileRequest]) (*connect.Response[v1.StatFileResponse], error)
+	// ListFiles tells of what is in a folder, each folder before what is in it. It fails with resource_exhausted beyond 65536 entries.
+	ListFiles(context.Context, *connect.Request[v1.ListFilesRequest]) (*connect.Response[v1.ListFilesResponse], error)
+	// MakeDir makes a folder and those above it. already_exists when there is one.
+	MakeDir(context.Context, *connect.Request[v1.MakeDirRequest]) (*connect.Response[v1.MakeDirResponse], error)
+	// MoveFile gives an entry another name, on the same file system. Folders that are missing are made, a file that is there is replaced.
+	MoveFile(context.Context, *connect.Request[v1.MoveFileRequest]) (*connect.Response[v1.MoveFileResponse], error)
+	// RemoveFile removes an entry with all that is in it. What does not exist is removed already.
+	RemoveFile(context.Context, *connect.Request[v1.RemoveFileRequest]) (*connect.Response[v1.RemoveFileResponse], error)
+	// WatchFiles tells of changes in a folder, as they happen: a keep-alive first, once everything from then on is told. It ends with
+	// not_found when the folder is gone, and with resource_exhausted when changes were lost because they were not taken fast enough.
+	WatchFiles(context.Context, *connect.Request[v1.WatchFilesRequest]) (*connect.ServerStreamForClient[v1.WatchFilesResponse], error)
+	// ReadFile gives a file's content, or a range of it, in pieces. While nobody takes them, the guest waits. What came before an error
+	// is not the whole.
+	ReadFile(context.Context, *connect.Request[v1.ReadFileRequest]) (*connect.ServerStreamForClient[v1.ReadFileResponse], error)
+	// WriteFile stores a file, whole or not at all: `start` first, then its content in pieces, `end` last. Folders that are missing are made;
+	// a file that is there is replaced once the end has come. A caller that goes away before leaves nothing.
+	WriteFile(context.Context) *connect.ClientStreamForClient[v1.WriteFileRequest, v1.WriteFileResponse]
+}
+
+// NewFilesServiceClient constructs a client for the hostagent.v1.FilesService service. By default,
+// it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses, and
+// sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the connect.WithGRPC()
+// or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewFilesServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) FilesServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	filesServiceMethods := v1.File_hostagent_v1_hostagent_proto.Services().ByName("FilesService").Methods()
+	return &filesServiceClient{
+		statFile: connect.NewClient[v1.StatFileRequest, v1.StatFileResponse](
+			httpClient,
+			baseURL+FilesServiceStatFileProcedure,
+			connect.WithSchema(filesServiceMethods.ByName("StatFile")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		listFiles: connect.NewClient[v1.ListFilesRequest, v1.ListFilesResponse](
+			httpClient,
+			baseURL+FilesServiceListFilesProcedure,
+			connect.WithSchema(filesServiceMethods.ByName("ListFiles")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		makeDir: connect.NewClient[v1.MakeDirRequest, v1.MakeDirResponse](
+			httpClient,
+			baseURL+FilesServiceMakeDirProcedure,
+			connect.WithSchema(filesServiceMethods.ByName("MakeDir")),
+			connect.WithClientOptions(opts...),
+		),
+		moveFile: connect.NewClient[v1.MoveFileRequest, v1.MoveFileResponse](
+			httpClient,
+			baseURL+FilesServiceMoveFileProcedure,
+			connect.WithSchema(filesServiceMethods.ByName("MoveFile")),
+			connect.WithClientOptions(opts...),
+		),
+		removeFile: connect.NewClient[v1.RemoveFileRequest, v1.RemoveFileResponse](
+			httpClient,
+			baseURL+FilesServiceRemoveFileProcedure,
+			connect.WithSchema(filesServiceMethods.ByName("RemoveFile")),
+			connect.WithClientOptions(opts...),
+		),
+		watchFiles: connect.NewClient[v1.WatchFilesRequest, v1.WatchFilesResponse](
+			httpClient,
+			baseURL+FilesServiceWatchFilesProcedure,
+			connect.WithSchema(filesServiceMethods.ByName("WatchFiles")),
+			connect.WithClientOptions(opts...),
+		),
+		readFile: connect.NewClient[v1.ReadFileRequest, v1.ReadFileResponse](
+			httpClient,
+			baseURL+FilesServiceReadFileProcedure,
+			connect.WithSchema(filesServiceMethods.ByName("ReadFile")),
+			connect.WithClientOptions(opts...),
+		),
+		writeFile: connect.NewClient[v1.WriteFileRequest, v1.WriteFileResponse](
+			httpClient,
+			baseURL+FilesServiceWriteFileProcedure,
+			connect.WithSchema(filesServiceMethods.ByName("WriteFile")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// filesServiceClient implements FilesServiceClient.
+type filesServiceClient struct {
+	statFile   *connect.Client[v1.StatFileRequest, v1.StatFileResponse]
+	listFiles  *connect.Client[v1.ListFilesRequest, v1.ListFilesResponse]
+	makeDir    *connect.Client[v1.MakeDirRequest, v1.MakeDirResponse]
+	moveFile   *connect.Client[v1.MoveFileRequest, v1.MoveFileResponse]
+	removeFile *connect.Client[v1.RemoveFileRequest, v1.RemoveFileResponse]
+	watchFiles *connect.Client[v1.WatchFilesRequest, v1.WatchFilesResponse]
+	readFile   *connect.Client[v1.ReadFileRequest, v1.ReadFileResponse]
+	writeFile  *connect.Client[v1.WriteFileRequest, v1.WriteFileResponse]
+}
+
+// StatFile calls hostagent.v1.FilesService.StatFile.
+func (c *filesServiceClient) StatFile(ctx context.Context, req *connect.Request[v1.StatFileRequest]) (*connect.Response[v1.StatFileResponse], error) {
+	return c.statFile.CallUnary(ctx, req)
+}
+
+// ListFiles calls hostagent.v1.FilesService.ListFiles.
+func (c *filesServiceClient) ListFiles(ctx context.Context, req *connect.Request[v1.ListFilesRequest]) (*connect.Response[v1.ListFilesResponse], error) {
+	return c.listFiles.CallUnary(ctx, req)
+}
+
+// MakeDir calls hostagent.v1.FilesService.MakeDir.
+func (c *filesServiceClient) MakeDir(ctx context.Context, req *connect.Request[v1.MakeDirRequest]) (*connect.Response[v1.MakeDirResponse], error) {
+	return c.makeDir.CallUnary(ctx, req)
+}
+
+// MoveFile calls hostagent.v1.FilesService.MoveFile.
+func (c *filesServiceClient) MoveFile(ctx context.Context, req *connect.Request[v1.MoveFileRequest]) (*connect.Response[v1.MoveFileResponse], error) {
+	return c.moveFile.CallUnary(ctx, req)
+}
+
+// RemoveFile calls hostagent.v1.FilesService.RemoveFile.
+func (c *filesServiceClient) RemoveFile(ctx context.Context, req *connect.Request[v1.RemoveFileRequest]) (*connect.Response[v1.RemoveFileResponse], error) {
+	return c.removeFile.CallUnary(ctx, req)
+}
+
+// WatchFiles calls hostagent.v1.FilesService.WatchFiles.
+func (c *filesServiceClient) WatchFiles(ctx context.Context, req *connect.Request[v1.WatchFilesRequest]) (*connect.ServerStreamForClient[v1.WatchFilesResponse], error) {
+	return c.watchFiles.CallServerStream(ctx, req)
+}
+
+// ReadFile calls hostagent.v1.FilesService.ReadFile.
+func (c *filesServiceClient) ReadFile(ctx context.Context, req *connect.Request[v1.ReadFileRequest]) (*connect.ServerStreamForClient[v1.ReadFileResponse], error) {
+	return c.readFile.CallServerStream(ctx, req)
+}
+
+// WriteFile calls hostagent.v1.FilesService.WriteFile.
+func (c *filesServiceClient) WriteFile(ctx context.Context) *connect.ClientStreamForClient[v1.WriteFileRequest, v1.WriteFileResponse] {
+	return c.writeFile.CallClientStream(ctx)
+}
+
+// FilesServiceHandler is an implementation of the hostagent.v1.FilesService service.
+type FilesServiceHandler interface {
+	// StatFile tells of one entry, without following a symbolic link at the path's end.
+	StatFile(context.Context, *connect.Request[v1.StatFileRequest]) (*connect.Response[v1.StatFileResponse], error)
+	// ListFiles tells of what is in a folder, each folder before what is in it. It fails with resource_exhausted beyond 65536 entries.
+	ListFiles(context.Context, *connect.Request[v1.ListFilesRequest]) (*connect.Response[v1.ListFilesResponse], error)
+	// MakeDir makes a folder and those above it. already_exists when there is one.
+	MakeDir(context.Context, *connect.Request[v1.MakeDirRequest]) (*connect.Response[v1.MakeDirResponse], error)
+	// MoveFile gives an entry another name, on the same file system. Folders that are missing are made, a file that is there is replaced.
+	MoveFile(context.Context, *connect.Request[v1.MoveFileRequest]) (*connect.Response[v1.MoveFileResponse], error)
+	// RemoveFile removes an entry with all that is in it. What does not exist is removed already.
+	RemoveFile(context.Context, *connect.Request[v1.RemoveFileRequest]) (*connect.Response[v1.RemoveFileResponse], error)
+	// WatchFiles tells of changes in a folder, as they happen: a keep-alive first, once everything from then on is told. It ends with
+	// not_found when the folder is gone, and with resource_exhausted when changes were lost because they were not taken fast enough.
+	WatchFiles(context.Context, *connect.Request[v1.WatchFilesRequest], *connect.ServerStream[v1.WatchFilesResponse]) error
+	// ReadFile gives a file's content, or a range of it, in pieces. While nobody takes them, the guest waits. What came before an error
+	// is not the whole.
+	ReadFile(context.Context, *connect.Request[v1.ReadFileRequest], *connect.ServerStream[v1.ReadFileResponse]) error
+	// WriteFile stores a file, whole or not at all: `start` first, then its content in pieces, `end` last. Folders that are missing are made;
+	// a file that is there is replaced once the end has come. A caller that goes away before leaves nothing.
+	WriteFile(context.Context, *connect.ClientStream[v1.WriteFileRequest]) (*connect.Response[v1.WriteFileResponse], error)
+}
+
+// NewFilesServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewFilesServiceHandler(svc FilesServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	filesServiceMethods := v1.File_hostagent_v1_hostagent_proto.Services().ByName("FilesService").Methods()
+	filesServiceStatFileHandler := connect.NewUnaryHandler(
+		FilesServiceStatFileProcedure,
+		svc.StatFile,
+		connect.WithSchema(filesServiceMethods.ByName("StatFile")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	filesServiceListFilesHandler := connect.NewUnaryHandler(
+		FilesServiceListFilesProcedure,
+		svc.ListFiles,
+		connect.WithSchema(filesServiceMethods.ByName("ListFiles")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	filesServiceMakeDirHandler := connect.NewUnaryHandler(
+		FilesServiceMakeDirProcedure,
+		svc.MakeDir,
+		connect.WithSchema(filesServiceMethods.ByName("MakeDir")),
+		connect.WithHandlerOptions(opts...),
+	)
+	filesServiceMoveFileHandler := connect.NewUnaryHandler(
+		FilesServiceMoveFileProcedure,
+		svc.MoveFile,
+		connect.WithSchema(filesServiceMethods.ByName("MoveFile")),
+		connect.WithHandlerOptions(opts...),
+	)
+	filesServiceRemoveFileHandler := connect.NewUnaryHandler(
+		FilesServiceRemoveFileProcedure,
+		svc.RemoveFile,
+		connect.WithSchema(filesServiceMethods.ByName("RemoveFile")),
+		connect.WithHandlerOptions(opts...),
+	)
+	filesServiceWatchFilesHandler := connect.NewServerStreamHandler(
+		FilesServiceWatchFilesProcedure,
+		svc.WatchFiles,
+		connect.WithSchema(filesServiceMethods.ByName("WatchFiles")),
+		connect.WithHandlerOptions(opts...),
+	)
+	filesServiceReadFileHandler := connect.NewServerStreamHandler(
+		FilesServiceReadFileProcedure,
+		svc.ReadFile,
+		connect.WithSchema(filesServiceMethods.ByName("ReadFile")),
+		connect.WithHandlerOptions(opts...),
+	)
+	filesServiceWriteFileHandler := connect.NewClientStreamHandler(
+		FilesServiceWriteFileProcedure,
+		svc.WriteFile,
+		connect.WithSchema(filesServiceMethods.ByName("WriteFile")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/hostagent.v1.FilesService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case FilesServiceStatFileProcedure:
+			filesServiceStatFileHandler.ServeHTTP(w, r)
+		case FilesServiceListFilesProcedure:
+			filesServiceListFilesHandler.ServeHTTP(w, r)
+		case FilesServiceMakeDirProcedure:
+			filesServiceMakeDirHandler.ServeHTTP(w, r)
+		case FilesServiceMoveFileProcedure:
+			filesServiceMoveFileHandler.ServeHTTP(w, r)
+		case FilesServiceRemoveFileProcedure:
+			filesServiceRemoveFileHandler.ServeHTTP(w, r)
+		case FilesServiceWatchFilesProcedure:
+			filesServiceWatchFilesHandler.ServeHTTP(w, r)
+		case FilesServiceReadFileProcedure:
+			filesServiceReadFileHandler.ServeHTTP(w, r)
+		case FilesServiceWriteFileProcedure:
+			filesServiceWriteFileHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedFilesServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedFilesServiceHandler struct{}
+
+func (UnimplementedFilesServiceHandler) StatFile(context.Context, *connect.Request[v1.StatFileRequest]) (*connect.Response[v1.StatFileResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.FilesService.StatFile is not implemented"))
+}
+
+func (UnimplementedFilesServiceHandler) ListFiles(context.Context, *connect.Request[v1.ListFilesRequest]) (*connect.Response[v1.ListFilesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.FilesService.ListFiles is not implemented"))
+}
+
+func (UnimplementedFilesServiceHandler) MakeDir(context.Context, *connect.Request[v1.MakeDirRequest]) (*connect.Response[v1.MakeDirResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.FilesService.MakeDir is not implemented"))
+}
+
+func (UnimplementedFilesServiceHandler) MoveFile(context.Context, *connect.Request[v1.MoveFileRequest]) (*connect.Response[v1.MoveFileResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.FilesService.MoveFile is not implemented"))
+}
+
+func (UnimplementedFilesServiceHandler) RemoveFile(context.Context, *connect.Request[v1.RemoveFileRequest]) (*connect.Response[v1.RemoveFileResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.FilesService.RemoveFile is not implemented"))
+}
+
+func (UnimplementedFilesServiceHandler) WatchFiles(context.Context, *connect.Request[v1.WatchFilesRequest], *connect.ServerStream[v1.WatchFilesResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.FilesService.WatchFiles is not implemented"))
+}
+
+func (UnimplementedFilesServiceHandler) ReadFile(context.Context, *connect.Request[v1.ReadFileRequest], *connect.ServerStream[v1.ReadFileResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.FilesService.ReadFile is not implemented"))
+}
+
+func (UnimplementedFilesServiceHandler) WriteFile(context.Context, *connect.ClientStream[v1.WriteFileRequest]) (*connect.Response[v1.WriteFileResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.FilesService.WriteFile is not implemented"))
+}
+
 // HostServiceClient is a client for the hostagent.v1.HostService service.
 type HostServiceClient interface {
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
@@ -724,6 +1022,8 @@ type HostServiceClient interface {
 	Events(context.Context, *connect.Request[v1.EventsRequest]) (*connect.ServerStreamForClient[v1.EventsResponse], error)
 	// Logs gives the end of what a sandbox's machine has written.
 	Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.Response[v1.LogsResponse], error)
+	// Stats tells what sandboxes that have a machine take of the host, as it is now.
+	Stats(context.Context, *connect.Request[v1.StatsRequest]) (*connect.Response[v1.StatsResponse], error)
 	// Metrics gives all metrics in Prometheus' text format.
 	Metrics(context.Context, *connect.Request[v1.MetricsRequest]) (*connect.Response[v1.MetricsResponse], error)
 }
@@ -759,6 +1059,13 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		stats: connect.NewClient[v1.StatsRequest, v1.StatsResponse](
+			httpClient,
+			baseURL+HostServiceStatsProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("Stats")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		metrics: connect.NewClient[v1.MetricsRequest, v1.MetricsResponse](
 			httpClient,
 			baseURL+HostServiceMetricsProcedure,
@@ -774,6 +1081,7 @@ type hostServiceClient struct {
 	status  *connect.Client[v1.StatusRequest, v1.StatusResponse]
 	events  *connect.Client[v1.EventsRequest, v1.EventsResponse]
 	logs    *connect.Client[v1.LogsRequest, v1.LogsResponse]
+	stats   *connect.Client[v1.StatsRequest, v1.StatsResponse]
 	metrics *connect.Client[v1.MetricsRequest, v1.MetricsResponse]
 }
 
@@ -792,6 +1100,11 @@ func (c *hostServiceClient) Logs(ctx context.Context, req *connect.Request[v1.Lo
 	return c.logs.CallUnary(ctx, req)
 }
 
+// Stats calls hostagent.v1.HostService.Stats.
+func (c *hostServiceClient) Stats(ctx context.Context, req *connect.Request[v1.StatsRequest]) (*connect.Response[v1.StatsResponse], error) {
+	return c.stats.CallUnary(ctx, req)
+}
+
 // Metrics calls hostagent.v1.HostService.Metrics.
 func (c *hostServiceClient) Metrics(ctx context.Context, req *connect.Request[v1.MetricsRequest]) (*connect.Response[v1.MetricsResponse], error) {
 	return c.metrics.CallUnary(ctx, req)
@@ -804,6 +1117,8 @@ type HostServiceHandler interface {
 	Events(context.Context, *connect.Request[v1.EventsRequest], *connect.ServerStream[v1.EventsResponse]) error
 	// Logs gives the end of what a sandbox's machine has written.
 	Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.Response[v1.LogsResponse], error)
+	// Stats tells what sandboxes that have a machine take of the host, as it is now.
+	Stats(context.Context, *connect.Request[v1.StatsRequest]) (*connect.Response[v1.StatsResponse], error)
 	// Metrics gives all metrics in Prometheus' text format.
 	Metrics(context.Context, *connect.Request[v1.MetricsRequest]) (*connect.Response[v1.MetricsResponse], error)
 }
@@ -835,6 +1150,13 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostServiceStatsHandler := connect.NewUnaryHandler(
+		HostServiceStatsProcedure,
+		svc.Stats,
+		connect.WithSchema(hostServiceMethods.ByName("Stats")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	hostServiceMetricsHandler := connect.NewUnaryHandler(
 		HostServiceMetricsProcedure,
 		svc.Metrics,
@@ -850,6 +1172,8 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 			hostServiceEventsHandler.ServeHTTP(w, r)
 		case HostServiceLogsProcedure:
 			hostServiceLogsHandler.ServeHTTP(w, r)
+		case HostServiceStatsProcedure:
+			hostServiceStatsHandler.ServeHTTP(w, r)
 		case HostServiceMetricsProcedure:
 			hostServiceMetricsHandler.ServeHTTP(w, r)
 		default:
@@ -871,6 +1195,10 @@ func (UnimplementedHostServiceHandler) Events(context.Context, *connect.Request[
 
 func (UnimplementedHostServiceHandler) Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.Response[v1.LogsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.HostService.Logs is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) Stats(context.Context, *connect.Request[v1.StatsRequest]) (*connect.Response[v1.StatsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.HostService.Stats is not implemented"))
 }
 
 func (UnimplementedHostServiceHandler) Metrics(context.Context, *connect.Request[v1.MetricsRequest]) (*connect.Response[v1.MetricsResponse], error) {
