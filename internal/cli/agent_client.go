@@ -11,10 +11,12 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"wrenn.dev/wrenn/internal/errs"
 	guest "wrenn.dev/wrenn/internal/guest/client"
 	"wrenn.dev/wrenn/internal/hostagent/client"
+	"wrenn.dev/wrenn/internal/sandbox"
 	"wrenn.dev/wrenn/internal/vmm"
 	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
@@ -22,8 +24,7 @@ import (
 // remote is a command as it is done by the agent.
 type remote func(cmd *cobra.Command, args []string, s streams, c *client.Client) error
 
-// remotes are the commands that go through the agent of this machine, if there is one: it has the sandboxes in its hands. Those that only
-// read, such as 'wrenn ls', need nobody.
+// remotes are the commands that go through the agent of this machine, if there is one: it has the sandboxes in its hands.
 var remotes = map[string]remote{
 	"run": remoteRun, "exec": remoteExec, "pause": remotePause, "resume": remoteResume, "fork": remoteFork, "rm": remoteRemove,
 	"snapshot create": remoteSnapshotCreate, "snapshot rm": remoteSnapshotRemove,
@@ -51,29 +52,44 @@ func throughAgent(root *cobra.Command, s streams) {
 // askTime bounds the question whether an agent is there. One that is busy answers at once, too.
 const askTime = 5 * time.Second
 
-// agentOf is the agent that has this command's sandboxes; nil when there is none. What names a folder of state, or is of the direct way
-// alone, is not for it.
+// agentOf is the agent that has this command's sandboxes; nil when there is none.
 func agentOf(cmd *cobra.Command) *client.Client {
+	c, err := findAgent(cmd)
+	if err != nil {
+		return nil // the direct way says what is wrong
+	}
+	return c
+}
+
+// findAgent finds the agent that has this command's sandboxes. What names a folder of state, or is of the direct way alone, is not for it.
+// ErrUnavailable when there is none, and ErrPermissionDenied when it does not let this user in; both with the fix.
+func findAgent(cmd *cobra.Command) (*client.Client, error) {
 	for _, flag := range []string{"state-dir", "images", "firecracker", "jailer", "uid-base", "console"} {
 		if f := cmd.Flag(flag); f != nil && f.Changed {
-			return nil
+			return nil, fmt.Errorf("'%s' with --%s does not ask the agent, and needs one: leave the flag out: %w", cmd.CommandPath(), flag, errs.ErrUnavailable)
 		}
 	}
 	socket := env("WRENN_AGENT_SOCKET", defaultSocket)
 	if os.Getenv("WRENN_STATE_DIR") != "" && os.Getenv("WRENN_AGENT_SOCKET") == "" {
-		return nil
+		return nil, fmt.Errorf("'%s' needs an agent, and with WRENN_STATE_DIR it is not known which: name its socket in WRENN_AGENT_SOCKET: %w",
+			cmd.CommandPath(), errs.ErrUnavailable)
 	}
+	none := fmt.Errorf("'%s' needs an agent, and none answers at %s: start one with 'wrenn agent', or name its socket in WRENN_AGENT_SOCKET: %w",
+		cmd.CommandPath(), socket, errs.ErrUnavailable)
 	if info, err := os.Stat(socket); err != nil || info.Mode().Type() != os.ModeSocket {
-		return nil
+		return nil, none
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), askTime)
 	defer cancel()
 	c := client.Unix(socket)
 	if _, err := c.Host.Status(ctx, connect.NewRequest(&pb.StatusRequest{})); err != nil {
-		c.Close() // it left its socket behind, or does not let this user in: the direct way says what is wrong
-		return nil
+		c.Close()
+		if unix.Access(socket, unix.W_OK) == unix.EACCES {
+			return nil, fmt.Errorf("the agent at %s answers root alone: run it with sudo: %w", socket, errs.ErrPermissionDenied)
+		}
+		return nil, none // it left its socket behind
 	}
-	return c
+	return c, nil
 }
 
 // commandFlagsOf are the flags of a command that runs another one in a guest.
@@ -176,6 +192,7 @@ const abandoned = time.Minute
 func remoteRun(cmd *cobra.Command, args []string, s streams, c *client.Client) error {
 	f := runFlags{commandFlags: commandFlagsOf(cmd)}
 	f.readSpec(cmd)
+	f.keep, _ = cmd.Flags().GetBool("keep")
 	spec, err := f.spec()
 	if err != nil {
 		return err
@@ -184,9 +201,7 @@ func remoteRun(cmd *cobra.Command, args []string, s streams, c *client.Client) e
 	if err != nil {
 		return err
 	}
-	req := &pb.CreateRequest{Template: spec.Template, Snapshot: spec.Snapshot, Vcpus: uint32(min(spec.VCPUs, math.MaxUint32)),
-		MemoryMib: uint32(spec.MemoryMiB),
-		DiskBytes: uint64(spec.DiskBytes), Internet: spec.Policy.Internet, Cold: spec.Cold}
+	req := createRequest(spec)
 	if !f.keep {
 		req.TtlSeconds = uint32(abandoned.Seconds())
 	}
@@ -194,11 +209,8 @@ func remoteRun(cmd *cobra.Command, args []string, s streams, c *client.Client) e
 	ctx, stopper, stop := newStopper(cmd.Context())
 	defer stop()
 	made, err := c.Sandboxes.Create(ctx, connect.NewRequest(req))
-	switch {
-	case errors.Is(err, errs.ErrNotFound):
-		return errs.Field("--"+map[bool]string{true: "snapshot", false: "template"}[spec.Snapshot != ""], err.Error(), "give one that is there")
-	case err != nil:
-		return err
+	if err != nil {
+		return originMissing(spec, err)
 	}
 	id := made.Msg.GetSandbox().GetId()
 	tell.phases(id+" answers", began, made.Msg.GetPhases())
@@ -214,15 +226,28 @@ func remoteRun(cmd *cobra.Command, args []string, s streams, c *client.Client) e
 	return errors.Join(err, outcome)
 }
 
+// createRequest asks for what a spec describes.
+func createRequest(spec sandbox.Spec) *pb.CreateRequest {
+	return &pb.CreateRequest{Template: spec.Template, Snapshot: spec.Snapshot, Vcpus: uint32(min(spec.VCPUs, math.MaxUint32)),
+		MemoryMib: uint32(spec.MemoryMiB), DiskBytes: uint64(spec.DiskBytes), Internet: spec.Policy.Internet, Cold: spec.Cold}
+}
+
+// originMissing names the flag that names what is not there.
+func originMissing(spec sandbox.Spec, err error) error {
+	if !errors.Is(err, errs.ErrNotFound) {
+		return err
+	}
+	return errs.Field("--"+map[bool]string{true: "snapshot", false: "template"}[spec.Snapshot != ""], err.Error(), "give one that is there")
+}
+
 // readSpec reads the flags that say what the sandbox is made of.
-func (f *runFlags) readSpec(cmd *cobra.Command) {
+func (f *specFlags) readSpec(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	f.template, _ = fl.GetString("template")
 	f.snapshot, _ = fl.GetString("snapshot")
 	f.memory, _ = fl.GetString("memory")
 	f.disk, _ = fl.GetString("disk")
 	f.vcpus, _ = fl.GetInt("vcpus")
-	f.keep, _ = fl.GetBool("keep")
 	f.cold, _ = fl.GetBool("cold")
 	f.noInternet, _ = fl.GetBool("no-internet")
 }

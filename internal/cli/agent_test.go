@@ -14,14 +14,15 @@ import (
 
 	"wrenn.dev/wrenn/internal/errs"
 	guest "wrenn.dev/wrenn/internal/guest/client"
+	"wrenn.dev/wrenn/internal/guest/envd/envdtest"
 	"wrenn.dev/wrenn/internal/hostagent"
 	"wrenn.dev/wrenn/internal/hostagent/rpc"
 	"wrenn.dev/wrenn/internal/sandbox"
 	"wrenn.dev/wrenn/internal/sandbox/sandboxtest"
 )
 
-// shell is a guest whose only command says how it was called, what it was given, and exits with 7.
-type shell struct{}
+// shell is a guest whose only command says how it was called, what it was given, and exits with 7. Its files are a real envd's.
+type shell struct{ files *guest.Client }
 
 func (shell) Run(_ context.Context, cmd guest.Command) (guest.Result, error) {
 	cmd.Started(1)
@@ -43,16 +44,25 @@ func (s shell) Attach(ctx context.Context, _ uint32, cmd guest.Command) (guest.R
 
 func (shell) List(context.Context) ([]guest.Process, error) { return nil, nil }
 
-func (shell) Files(string) *guest.Files { return nil }
+func (s shell) Files(user string) *guest.Files { return s.files.Files(user) }
 
 func (shell) Close() {}
 
 // serveAgent has an agent answer on the socket that the commands look for.
 func serveAgent(t *testing.T) *hostagent.Agent {
 	t.Helper()
-	h := sandboxtest.NewHost(t)
+	a, _ := serveFiles(t)
+	return a
+}
+
+// serveFiles is serveAgent, and the guest that all sandboxes have.
+func serveFiles(t *testing.T) (*hostagent.Agent, *envdtest.Guest) {
+	t.Helper()
+	h, g := sandboxtest.NewHost(t), envdtest.Start(t)
+	files := guest.New(g.Dial, g.Token)
+	t.Cleanup(files.Close)
 	a, err := hostagent.Start(context.Background(), hostagent.Config{Manager: h.Manager(t), StateDir: h.StateDir, Log: slog.New(slog.DiscardHandler),
-		Guest: func(sandbox.DialFunc, string) hostagent.Guest { return shell{} }})
+		Guest: func(sandbox.DialFunc, string) hostagent.Guest { return shell{files} }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +81,7 @@ func serveAgent(t *testing.T) *hostagent.Agent {
 			t.Error(err)
 		}
 	})
-	return a
+	return a, g
 }
 
 // wrenn runs a command line.

@@ -15,12 +15,13 @@ const (
 	exitUsage   = 2   // bad input; nothing was made
 	exitTimeout = 124 // --timeout ended the command
 	exitFailed  = 125 // wrenn failed, not the command
+	exitDenied  = 126 // the caller, or the guest's user, may not do that
 	exitSignal  = 128 // plus the signal's number: a signal ended the command
 )
 
 // exitHelp is the part of the help that tells them.
 const exitHelp = `Exit codes: the command's own; 2 bad input, nothing was made; 124 the timeout ended the command;
-125 wrenn itself failed; 128+N signal N ended the command.`
+125 wrenn itself failed, or no agent answers where one is needed; 126 permission denied; 128+N signal N ended the command.`
 
 // exitCode carries the code of a command that ran: there is nothing to print.
 type exitCode int
@@ -41,6 +42,8 @@ func report(err error, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, errs.ErrInvalid):
 		return exitUsage
+	case errors.Is(err, errs.ErrPermissionDenied):
+		return exitDenied
 	case errors.Is(err, context.Canceled):
 		return exitSignal + 2
 	}

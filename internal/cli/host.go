@@ -1,13 +1,11 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -103,37 +101,6 @@ func sweep(ctx context.Context, s streams, host *hostFlags, all bool) error {
 		fmt.Fprintln(s.out, "nothing to sweep")
 	}
 	return errors.Join(err, host.sayLeft(ctx, s.out))
-}
-
-func newList(s streams, host *hostFlags) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "ls",
-		Short: "List the sandboxes of this machine",
-		Args:  usage(cobra.NoArgs, "give none"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			parts, err := host.parts()
-			if err != nil {
-				return err
-			}
-			list, err := parts.Manager.List()
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return json.NewEncoder(s.out).Encode(list)
-			}
-			w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "ID\tSTATE\tFROM\tVCPUS\tMEMORY\tSINCE")
-			for _, r := range list {
-				since := r.Changes[len(r.Changes)-1].Time.Local().Format("2006-01-02 15:04:05")
-				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%dM\t%s\n", r.ID, r.State, cmp.Or(r.Template, r.Snapshot), r.Parts.VCPUs, r.Parts.MemoryMiB, since)
-			}
-			return w.Flush()
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
 }
 
 func newRemove(s streams, host *hostFlags) *cobra.Command {

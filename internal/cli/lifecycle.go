@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,10 +9,13 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"wrenn.dev/wrenn/internal/hostagent/client"
 	"wrenn.dev/wrenn/internal/sandbox"
 	"wrenn.dev/wrenn/internal/vmm"
+	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
 const giveID = "give the id of a sandbox; 'wrenn ls' lists them"
@@ -177,34 +179,72 @@ func newSnapshotCreate(s streams, host *hostFlags) *cobra.Command {
 	return cmd
 }
 
+// snapshotView is a snapshot as it is printed.
+type snapshotView struct {
+	Name  string `json:"name"`
+	Build string `json:"build"`
+}
+
 func newSnapshotList(s streams, host *hostFlags) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the snapshots of this machine",
 		Args:  usage(cobra.NoArgs, "give none"),
-		RunE: func(*cobra.Command, []string) error {
-			parts, err := host.parts()
-			if err != nil {
-				return err
-			}
-			names, err := parts.Manager.Snapshots()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := snapshots(cmd, host)
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(s.out).Encode(names)
+				return printJSON(s.out, list)
 			}
 			w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "NAME\tBUILD")
-			for _, name := range slices.Sorted(maps.Keys(names)) {
-				fmt.Fprintf(w, "%s\t%s\n", name, names[name])
+			for _, v := range list {
+				fmt.Fprintf(w, "%s\t%s\n", v.Name, v.Build)
 			}
 			return w.Flush()
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// snapshots lists all, by the agent if there is one.
+func snapshots(cmd *cobra.Command, host *hostFlags) ([]snapshotView, error) {
+	list := []snapshotView{}
+	if c := agentOf(cmd); c != nil {
+		defer c.Close()
+		err := eachSnapshot(cmd.Context(), c, func(s *pb.Snapshot) { list = append(list, snapshotView{s.GetName(), s.GetBuild()}) })
+		return list, err
+	}
+	parts, err := host.parts()
+	if err != nil {
+		return nil, err
+	}
+	names, err := parts.Manager.Snapshots()
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		list = append(list, snapshotView{name, names[name]})
+	}
+	return list, err
+}
+
+// eachSnapshot goes through the agent's snapshots, page by page.
+func eachSnapshot(ctx context.Context, c *client.Client, do func(*pb.Snapshot)) error {
+	req := &pb.ListSnapshotsRequest{PageSize: 1000}
+	for {
+		resp, err := c.Snapshots.ListSnapshots(ctx, connect.NewRequest(req))
+		if err != nil {
+			return err
+		}
+		for _, s := range resp.Msg.GetSnapshots() {
+			do(s)
+		}
+		if req.PageToken = resp.Msg.GetNextPageToken(); req.PageToken == "" {
+			return nil
+		}
+	}
 }
 
 func newSnapshotRemove(s streams, host *hostFlags) *cobra.Command {

@@ -17,12 +17,18 @@ import (
 	"wrenn.dev/wrenn/internal/vmm"
 )
 
+// specFlags say what a sandbox is made of.
+type specFlags struct {
+	template, snapshot, memory, disk string
+	vcpus                            int
+	cold, console, noInternet        bool
+}
+
 // runFlags are what `wrenn run` takes.
 type runFlags struct {
 	commandFlags
-	template, snapshot, memory, disk string
-	vcpus                            int
-	keep, cold, console, noInternet  bool
+	specFlags
+	keep bool
 }
 
 func newRun(s streams, host *hostFlags) *cobra.Command {
@@ -50,20 +56,24 @@ Ctrl-C asks the command to end (SIGTERM); a second one removes the sandbox at on
 
 func (f *runFlags) register(cmd *cobra.Command) {
 	f.commandFlags.register(cmd)
+	f.specFlags.register(cmd)
+	cmd.Flags().BoolVar(&f.keep, "keep", false, "leave the sandbox when the command has ended; 'wrenn rm' removes it")
+}
+
+func (f *specFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.template, "template", "", "template to start from (default: base)")
 	fl.StringVar(&f.snapshot, "snapshot", "", "snapshot to start from, instead of a template")
 	fl.IntVar(&f.vcpus, "vcpus", 0, "virtual CPUs (default: the template's; other than that, it boots)")
 	fl.StringVar(&f.memory, "memory", "", "memory, such as 512M or 2G (default: the template's; other than that, it boots)")
 	fl.StringVar(&f.disk, "disk", "", "size of the root disk, such as 10G (default: the template's; other than that, it boots)")
-	fl.BoolVar(&f.keep, "keep", false, "leave the sandbox when the command has ended; 'wrenn rm' removes it")
 	fl.BoolVar(&f.cold, "cold", false, "boot, although the template has a warm snapshot")
 	fl.BoolVar(&f.console, "console", false, "record the guest's serial console; it boots then, slowly")
 	fl.BoolVar(&f.noInternet, "no-internet", false, "give the guest no network but its own")
 }
 
 // spec turns the flags into what the sandbox takes.
-func (f *runFlags) spec() (sandbox.Spec, error) {
+func (f *specFlags) spec() (sandbox.Spec, error) {
 	var spec sandbox.Spec
 	memory, err := parseSize("--memory", f.memory)
 	if err != nil {
@@ -77,7 +87,7 @@ func (f *runFlags) spec() (sandbox.Spec, error) {
 		return spec, errs.Field("--vcpus", fmt.Sprintf("%d is out of range", f.vcpus), "give 1 or more")
 	}
 	spec = sandbox.Spec{Template: f.template, Snapshot: f.snapshot, VCPUs: f.vcpus, MemoryMiB: int(memory >> 20), DiskBytes: disk,
-		Policy: network.Policy{Internet: !f.noInternet}, Keep: f.keep, Cold: f.cold, Console: f.console}
+		Policy: network.Policy{Internet: !f.noInternet}, Cold: f.cold, Console: f.console}
 	if spec.Template == "" && spec.Snapshot == "" {
 		spec.Template = "base"
 	}
@@ -92,6 +102,7 @@ func run(ctx context.Context, s streams, host *hostFlags, f *runFlags, args []st
 	if err != nil {
 		return err
 	}
+	spec.Keep = f.keep
 	command, err := f.command(s, args)
 	if err != nil {
 		return err
@@ -101,7 +112,7 @@ func run(ctx context.Context, s streams, host *hostFlags, f *runFlags, args []st
 		return err
 	}
 	if err := parts.Manager.Check(ctx, &spec); errors.Is(err, errs.ErrNotFound) {
-		return errs.Field("--"+map[bool]string{true: "snapshot", false: "template"}[spec.Snapshot != ""], err.Error(), "give one that is there")
+		return originMissing(spec, err)
 	}
 	tell := progress{on: f.progress, w: s.err}
 	ctx, stopper, stop := newStopper(ctx)

@@ -12,6 +12,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,17 +37,18 @@ type Guest interface {
 type Options struct {
 	// Bytes is the most that a download takes, of all files together; 0 is no limit.
 	Bytes int64
+	// Entries is the most files and folders that a copy makes or leaves out; 0 is DefaultEntries.
+	Entries int
 	// Moved is called with each piece that was copied, and the file that it is of; nil is not called. Size is the file's, as far as is
 	// known.
 	Moved func(path string, n int, size int64)
 }
 
-const (
-	// maxEntries bounds what one copy makes.
-	maxEntries = 1 << 20
-	// maxDepth bounds how far below each other its folders are.
-	maxDepth = 256
-)
+// DefaultEntries is more than a person copies file by file.
+const DefaultEntries = 1 << 20
+
+// maxDepth bounds how far below each other the folders of a copy are.
+const maxDepth = 256
 
 // Result is what a copy did.
 type Result struct {
@@ -79,8 +81,8 @@ func (j *job) made(count *int) error {
 	if err := context.Cause(j.ctx); err != nil {
 		return err
 	}
-	if j.result.Files+j.result.Folders+len(j.result.Skipped) >= maxEntries {
-		return fmt.Errorf("there are more than %d files: copy them in parts, or as one archive: %w", maxEntries, errs.ErrResourceExhausted)
+	if most := cmp.Or(j.Entries, DefaultEntries); j.result.Files+j.result.Folders+len(j.result.Skipped) > most {
+		return fmt.Errorf("there are more than %d files: copy them in parts, or as one archive: %w", most, errs.ErrResourceExhausted)
 	}
 	*count++
 	return nil

@@ -34,7 +34,9 @@ func (l liar) Read(_ context.Context, path string, length uint64, w io.Writer) e
 
 func (l liar) MakeDir(context.Context, string) error { return errs.ErrPermissionDenied }
 
-func (l liar) Write(context.Context, string, uint32, io.Reader) error { return errs.ErrPermissionDenied }
+func (l liar) Write(context.Context, string, uint32, io.Reader) error {
+	return errs.ErrPermissionDenied
+}
 
 func folder(name string) *pb.File {
 	return &pb.File{Name: name, Type: pb.FileType_FILE_TYPE_DIRECTORY, Mode: 0o755}
@@ -163,7 +165,7 @@ func TestLimits(t *testing.T) {
 	deep := saying("", folder("d"))
 	deep.list = func(string) []*pb.File { return []*pb.File{folder("d")} }
 	wide := saying("", folder("d"))
-	many := make([]*pb.File, maxEntries+1)
+	many := make([]*pb.File, 1001)
 	for i := range many {
 		many[i] = &pb.File{Name: "pipe"}
 	}
@@ -175,7 +177,7 @@ func TestLimits(t *testing.T) {
 	}{"more than it said": {endless, errs.ErrUnavailable}, "deep": {deep, errs.ErrResourceExhausted}, "wide": {wide, errs.ErrResourceExhausted},
 		"large": {large, errs.ErrResourceExhausted}} {
 		dir, unharmed := trap(t)
-		if _, err := Download(t.Context(), c.guest, "/f/.", dir, Options{Bytes: 1000}); !errors.Is(err, c.kind) {
+		if _, err := Download(t.Context(), c.guest, "/f/.", dir, Options{Bytes: 1000, Entries: 1000}); !errors.Is(err, c.kind) {
 			t.Errorf("%s: %v", what, err)
 		}
 		if _, err := os.Lstat(filepath.Join(dir, "a")); what == "more than it said" && err == nil {

@@ -46,19 +46,29 @@ func (c *Client) WriteFile(ctx context.Context, start *pb.WriteFileRequest_Start
 	err = stream.Send(&pb.WriteFileRequest{Part: &pb.WriteFileRequest_Start_{Start: start}})
 	buf := make([]byte, pieceBytes)
 	for err == nil {
-		some, rerr := io.ReadFull(r, buf)
+		some, rerr := fill(r, buf)
 		if some > 0 {
 			n += int64(some)
 			err = stream.Send(&pb.WriteFileRequest{Part: &pb.WriteFileRequest_Data{Data: buf[:some]}})
 		}
 		switch {
-		case rerr == io.EOF || rerr == io.ErrUnexpectedEOF:
+		case rerr == io.EOF:
 			return c.endFile(stream, n, err)
 		case rerr != nil:
 			return n, rerr // and the end of ctx takes the rest back
 		}
 	}
 	return c.endFile(stream, n, err)
+}
+
+// fill reads until the buffer is full or the reader has no more. The error is the reader's own, also after some bytes.
+func fill(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var some int
+		some, err = r.Read(buf[n:])
+		n += some
+	}
+	return n, err
 }
 
 // endFile sends the end, unless the agent has answered already, and returns its answer.

@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"context"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"wrenn.dev/wrenn/internal/hostagent/client"
+	pb "wrenn.dev/wrenn/proto/hostagent/v1"
+)
+
+// completer says what an argument may be, given those before it. A shell asks at each press of the key: it is quick, and silent when
+// nothing is known.
+type completer func(c *client.Client, cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
+
+// completers are those of the commands, by their paths; a command that is not here takes no argument that could be completed.
+var completers = map[string]completer{
+	"exec": first(running), "shell": first(running), "pause": first(running), "fork": first(running), "snapshot create": first(running),
+	"resume": first(inState(pb.State_STATE_PAUSED)), "get": first(anySandbox), "logs": first(anySandbox), "events": first(anySandbox),
+	"rm": anySandbox, "stats": running, "snapshot rm": anySnapshot, "cp": paths,
+}
+
+// flagCompleters are those of flags.
+var flagCompleters = map[string]completer{
+	"run --snapshot": anySnapshot, "create --snapshot": anySnapshot, "create --on-expiry": words("destroy", "pause"),
+	"logs --only": words("console", "vmm"), "host check --require": words(requireRun), "agent --log-format": words("text", "json"),
+}
+
+const noFiles = cobra.ShellCompDirectiveNoFileComp
+
+// completeTime bounds what one press of the key may take.
+const completeTime = 2 * time.Second
+
+// completion tells the commands what their arguments may be.
+func completion(root *cobra.Command) {
+	for where, what := range completers {
+		mustFind(root, where).ValidArgsFunction = what.function
+	}
+	for where, what := range flagCompleters {
+		name, flag, _ := strings.Cut(where, " --")
+		if err := mustFind(root, name).RegisterFlagCompletionFunc(flag, what.function); err != nil {
+			panic("cli: " + err.Error())
+		}
+	}
+}
+
+func mustFind(root *cobra.Command, where string) *cobra.Command {
+	cmd, rest, err := root.Find(strings.Fields(where))
+	if err != nil || len(rest) > 0 {
+		panic("cli: no command " + where)
+	}
+	return cmd
+}
+
+// function asks the agent, if there is one.
+func (f completer) function(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	ctx := cmd.Context()
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, completeTime)
+	defer cancel()
+	cmd.SetContext(ctx)
+	c := agentOf(cmd)
+	if c != nil {
+		defer c.Close()
+	}
+	return f(c, cmd, args, begun)
+}
+
+// first completes the first argument alone.
+func first(f completer) completer {
+	return func(c *client.Client, cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return f(c, cmd, args, begun)
+	}
+}
+
+func words(list ...string) completer {
+	return func(*client.Client, *cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return list, noFiles
+	}
+}
+
+var (
+	anySandbox = inState()
+	running    = inState(pb.State_STATE_RUNNING)
+)
+
+// inState completes ids of sandboxes, with what they are beside them; no states are all. Ids that are given already are not offered.
+func inState(states ...pb.State) completer {
+	return func(c *client.Client, cmd *cobra.Command, args []string, begun string) (list []string, _ cobra.ShellCompDirective) {
+		if c == nil {
+			return nil, noFiles
+		}
+		_ = eachSandbox(cmd.Context(), c, func(s *pb.Sandbox) { // as far as it came
+			if strings.HasPrefix(s.GetId(), begun) && !slices.Contains(args, s.GetId()) && (len(states) == 0 || slices.Contains(states, s.GetState())) {
+				v := viewSandbox(s)
+				list = append(list, v.ID+"\t"+v.State+" from "+v.origin())
+			}
+		})
+		return list, noFiles
+	}
+}
+
+func anySnapshot(c *client.Client, cmd *cobra.Command, args []string, begun string) (list []string, _ cobra.ShellCompDirective) {
+	if c == nil {
+		return nil, noFiles
+	}
+	_ = eachSnapshot(cmd.Context(), c, func(s *pb.Snapshot) {
+		if strings.HasPrefix(s.GetName(), begun) && !slices.Contains(args, s.GetName()) {
+			list = append(list, s.GetName())
+		}
+	})
+	return list, noFiles
+}
+
+// paths completes the paths of 'wrenn cp': ids with a colon, then what is in the sandbox. All others are this machine's.
+func paths(c *client.Client, cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if c == nil || len(args) > 1 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	at, inGuest := place(begun)
+	if !inGuest {
+		if !strings.HasPrefix(begun, "cl-") {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		list, _ := running(c, cmd, args, begun)
+		for i, one := range list {
+			name, what, _ := strings.Cut(one, "\t")
+			list[i] = name + ":\t" + what
+		}
+		return list, cobra.ShellCompDirectiveNoSpace
+	}
+	dir, name := path.Split(strings.TrimPrefix(begun, at.id+":"))
+	folder := dir
+	if folder == "" {
+		folder = "."
+	}
+	user, _ := cmd.Flags().GetString("user")
+	entries, err := guestFiles{c, at.id, user}.List(cmd.Context(), folder)
+	if err != nil {
+		return nil, noFiles
+	}
+	var list []string
+	for _, e := range entries {
+		if e.GetInexact() || !strings.HasPrefix(e.GetName(), name) {
+			continue
+		}
+		entry := at.id + ":" + dir + e.GetName()
+		if e.GetType() == pb.FileType_FILE_TYPE_DIRECTORY {
+			entry += "/"
+		}
+		list = append(list, entry)
+	}
+	return list, noFiles | cobra.ShellCompDirectiveNoSpace
+}
