@@ -49,34 +49,59 @@ func remoteFork(cmd *cobra.Command, args []string, s streams, c *client.Client) 
 	if err != nil {
 		return err
 	}
-	var failed []error
+	var list []outcomeView
+	forked := 0
 	for _, clone := range resp.Msg.GetClones() {
 		if clone.GetSandbox() == nil {
-			failed = append(failed, errors.New(clone.GetError()))
+			list = append(list, outcomeView{err: errors.New(clone.GetError())})
 			continue
 		}
-		fmt.Fprintln(s.out, clone.GetSandbox().GetId())
+		forked++
+		list = append(list, outcomeView{Name: clone.GetSandbox().GetId()})
 	}
-	progressOf(cmd, s).phases(fmt.Sprintf("%d forked", len(resp.Msg.GetClones())-len(failed)), began, resp.Msg.GetPhases())
-	return errors.Join(failed...)
+	progressOf(cmd, s).phases(fmt.Sprintf("%d forked", forked), began, resp.Msg.GetPhases())
+	asJSON, _ := cmd.Flags().GetBool("json")
+	return printOutcomes(s, asJSON, list)
 }
 
 func remoteRemove(cmd *cobra.Command, args []string, s streams, c *client.Client) error {
-	return each(args, s, func(id string) error {
+	return each(cmd, args, s, func(id string) error {
 		_, err := c.Sandboxes.Destroy(cmd.Context(), connect.NewRequest(&pb.DestroyRequest{Id: id, Reason: "wrenn rm"}))
 		return err
 	})
 }
 
-// each does something with every name, prints those that it was done with, and joins the errors of the others.
-func each(names []string, s streams, do func(string) error) error {
-	var failed []error
+// outcomeView is what became of one of several things that a command was to do something with.
+type outcomeView struct {
+	Name  string `json:"name,omitempty"`  // an id, or a snapshot's name; empty for a clone that there is none of
+	Error string `json:"error,omitempty"` // why it failed
+	err   error
+}
+
+// each does something with every name and prints what became of it. Its error joins those of all.
+func each(cmd *cobra.Command, names []string, s streams, do func(string) error) error {
+	asJSON, _ := cmd.Flags().GetBool("json")
+	var list []outcomeView
 	for _, name := range names {
-		if err := do(name); err != nil {
-			failed = append(failed, err)
-			continue
+		list = append(list, outcomeView{Name: name, err: do(name)})
+	}
+	return printOutcomes(s, asJSON, list)
+}
+
+// printOutcomes prints the names of what was done, or everything as JSON. Its error joins those of what was not done.
+func printOutcomes(s streams, asJSON bool, list []outcomeView) error {
+	var failed []error
+	for i, o := range list {
+		switch {
+		case o.err != nil:
+			failed = append(failed, o.err)
+			list[i].Error = o.err.Error()
+		case !asJSON:
+			fmt.Fprintln(s.out, o.Name)
 		}
-		fmt.Fprintln(s.out, name)
+	}
+	if asJSON {
+		failed = append(failed, printJSON(s.out, list))
 	}
 	return errors.Join(failed...)
 }
@@ -92,7 +117,7 @@ func remoteSnapshotCreate(cmd *cobra.Command, args []string, s streams, c *clien
 }
 
 func remoteSnapshotRemove(cmd *cobra.Command, args []string, s streams, c *client.Client) error {
-	return each(args, s, func(name string) error {
+	return each(cmd, args, s, func(name string) error {
 		_, err := c.Snapshots.DeleteSnapshot(cmd.Context(), connect.NewRequest(&pb.DeleteSnapshotRequest{Name: name}))
 		return err
 	})

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -11,11 +10,39 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"wrenn.dev/wrenn/internal/hostagent/client"
 	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
+
+// statusView is what the agent is doing.
+type statusView struct {
+	Version    string            `json:"version"`
+	StartedAt  time.Time         `json:"started_at"`
+	Boot       string            `json:"boot"`
+	States     map[string]uint32 `json:"states"`
+	Operations uint32            `json:"operations"`
+	Adopting   uint32            `json:"adopting"`
+	Used       amountView        `json:"used"`
+	Limits     amountView        `json:"limits"`
+	LastEvent  uint64            `json:"last_event"`
+}
+
+// amountView is what sandboxes take together, or may; a limit of 0 is none.
+type amountView struct {
+	Sandboxes uint32 `json:"sandboxes"`
+	VCPUs     uint32 `json:"vcpus"`
+	MemoryMiB uint64 `json:"memory_mib"`
+	DiskBytes uint64 `json:"disk_bytes"`
+}
+
+func viewStatus(s *pb.StatusResponse) statusView {
+	amount := func(r *pb.Resources) amountView {
+		return amountView{r.GetSandboxes(), r.GetVcpus(), r.GetMemoryMib(), r.GetDiskBytes()}
+	}
+	return statusView{Version: s.GetVersion(), StartedAt: s.GetStartedAt().AsTime(), Boot: s.GetBoot(), States: s.GetStates(),
+		Operations: s.GetOperations(), Adopting: s.GetAdopting(), Used: amount(s.GetUsed()), Limits: amount(s.GetLimits()), LastEvent: s.GetLastEvent()}
+}
 
 func newAgentStatus(s streams) *cobra.Command {
 	var socket string
@@ -23,7 +50,9 @@ func newAgentStatus(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say what the agent of this machine is doing",
-		Args:  usage(cobra.NoArgs, "give none"),
+		Example: `  wrenn agent status
+  wrenn agent status --json | jq .used`,
+		Args: usage(cobra.NoArgs, "give none"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c := client.Unix(socket)
 			defer c.Close()
@@ -32,11 +61,7 @@ func newAgentStatus(s streams) *cobra.Command {
 				return fmt.Errorf("%w (socket %s; 'wrenn agent' starts one)", err, socket)
 			}
 			if asJSON {
-				data, err := protojson.Marshal(resp.Msg)
-				if err != nil {
-					return err
-				}
-				return json.NewEncoder(s.out).Encode(json.RawMessage(data))
+				return printJSON(s.out, viewStatus(resp.Msg))
 			}
 			return printStatus(s.out, resp.Msg)
 		},

@@ -34,6 +34,9 @@ nftables, cgroups, Firecracker and its jailer with the known holes of their vers
 item is ok, a warning, or a failure with its fix. It leaves nothing behind.
 
 Without --require the exit code is 0 whatever it finds; with '--require run' it is 1 when sandboxes can't run.`,
+		Example: `  wrenn host check
+  wrenn host check --require run && wrenn run -- true
+  wrenn host check --json | jq '.items[] | select(.state != "ok")'`,
 		Args: usage(cobra.NoArgs, "give none"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if require != "" && require != requireRun {
@@ -69,9 +72,10 @@ func newHostSweep(s streams, host *hostFlags) *cobra.Command {
 		Use:   "sweep",
 		Short: "Remove what a crash left: sandboxes that no living process works on",
 		Long: `Sweep finds every sandbox of this machine whose owner has ended, and removes exactly what is its: process, network
-namespace, links, device-mapper and loop devices, cgroup, chroot, files. What a living process works on is never touched.
-What was paused stays; a sandbox made with --keep stays while its machine runs, and if it failed or was lost, its record
-stays for a day and says why; one whose record can't be read is left alone. With --all they are removed as well.`,
+namespace, links, device-mapper and loop devices, cgroup, chroot, files. What a living process works on is never touched;
+a sandbox made with --keep stays while its machine runs, unless --all is given.`,
+		Example: `  wrenn host sweep
+  wrenn host sweep --all                   before the state folder is deleted`,
 		Args: usage(cobra.NoArgs, "give none"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return sweep(cmd.Context(), s, host, all) },
 	}
@@ -104,26 +108,22 @@ func sweep(ctx context.Context, s streams, host *hostFlags, all bool) error {
 }
 
 func newRemove(s streams, host *hostFlags) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "rm ID...",
-		Short: "Remove kept and paused sandboxes",
-		Args:  usage(cobra.MinimumNArgs(1), "give the id of a sandbox; 'wrenn ls' lists them"),
+		Short: "Remove sandboxes, in any state, with all they have",
+		Example: `  wrenn rm cl-0123456789abcdefghij
+  wrenn rm $(wrenn ls -q)`,
+		Args: usage(cobra.MinimumNArgs(1), giveID),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			parts, err := host.parts()
 			if err != nil {
 				return err
 			}
-			var failed []error
-			for _, id := range args {
-				if err := parts.Manager.Destroy(cmd.Context(), id, "wrenn rm"); err != nil {
-					failed = append(failed, err)
-					continue
-				}
-				fmt.Fprintln(s.out, id)
-			}
-			return errors.Join(failed...)
+			return each(cmd, args, s, func(id string) error { return parts.Manager.Destroy(cmd.Context(), id, "wrenn rm") })
 		},
 	}
+	cmd.Flags().Bool("json", false, "print JSON")
+	return cmd
 }
 
 // sayLeft prints what of ours is on the host that no living sandbox owns.

@@ -26,7 +26,10 @@ func newExec(s streams, host *hostFlags) *cobra.Command {
 		Use:   "exec [flags] ID -- COMMAND [ARG...]",
 		Short: "Run a command in a sandbox that runs",
 		Long:  "Exec runs a command in a sandbox that was kept, as run does in a new one.\n\n" + exitHelp,
-		Args:  usage(cobra.MinimumNArgs(2), giveID+", and the command after --"),
+		Example: `  wrenn exec cl-0123456789abcdefghij -- ls -l
+  wrenn exec -it cl-0123456789abcdefghij -- bash
+  wrenn exec --user root --cwd /srv --timeout 1m cl-0123456789abcdefghij -- make install`,
+		Args: usage(cobra.MinimumNArgs(2), giveID+", and the command after --"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			command, err := f.command(s, args[1:])
 			if err != nil {
@@ -80,6 +83,8 @@ func newPause(s streams, host *hostFlags) *cobra.Command {
 		Short: "Freeze a sandbox with its memory to disk",
 		Long: `Pause freezes a sandbox, with its memory, its disk and all its processes, and gives back what it had on the host: from
 then on it takes disk space and nothing else. 'wrenn resume' lets it go on where it was.`,
+		Example: `  wrenn pause cl-0123456789abcdefghij
+  wrenn pause --progress cl-0123456789abcdefghij      what each step takes`,
 		Args: usage(cobra.ExactArgs(1), giveID),
 		RunE: interruptible(func(ctx context.Context, args []string) error {
 			return adopted(ctx, host, args[0], func(sb *sandbox.Sandbox) error {
@@ -99,7 +104,9 @@ func newResume(s streams, host *hostFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resume ID",
 		Short: "Let a paused sandbox go on",
-		Args:  usage(cobra.ExactArgs(1), giveID),
+		Example: `  wrenn resume cl-0123456789abcdefghij
+  wrenn exec cl-0123456789abcdefghij -- uptime        it runs on where it was`,
+		Args: usage(cobra.ExactArgs(1), giveID),
 		RunE: interruptible(func(ctx context.Context, args []string) error {
 			parts, err := host.ready()
 			if err != nil {
@@ -122,31 +129,36 @@ func newResume(s streams, host *hostFlags) *cobra.Command {
 func newFork(s streams, host *hostFlags) *cobra.Command {
 	var f lifeFlags
 	var count int
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "fork ID",
 		Short: "Start others that begin where a sandbox is now",
 		Long: `Fork freezes a sandbox for a moment and starts others from there, with its memory, its disk and its processes, each with an
 identity, an address, a token and randomness of its own. It prints their ids.`,
+		Example: `  wrenn fork cl-0123456789abcdefghij
+  for id in $(wrenn fork --count 3 cl-0123456789abcdefghij); do wrenn exec $id -- ./try; done`,
 		Args: usage(cobra.ExactArgs(1), giveID),
 		RunE: interruptible(func(ctx context.Context, args []string) error {
 			return adopted(ctx, host, args[0], func(sb *sandbox.Sandbox) error {
 				began := time.Now()
 				clones, steps, err := sb.Fork(ctx, count, nil)
+				var list []outcomeView
 				for _, c := range clones {
 					if c.Err != nil {
-						err = errors.Join(err, c.Err)
+						list = append(list, outcomeView{err: c.Err})
 						continue
 					}
 					steps = append(steps, c.Sandbox.Steps...)
 					c.Sandbox.Leave()
-					fmt.Fprintln(s.out, c.Sandbox.ID)
+					list = append(list, outcomeView{Name: c.Sandbox.ID})
 				}
 				f.tell(s, fmt.Sprintf("%d forked", len(clones)), began, steps)
-				return err
+				return errors.Join(err, printOutcomes(s, asJSON, list))
 			})
 		}),
 	}
 	cmd.Flags().IntVar(&count, "count", 1, "how many")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	f.register(cmd)
 	return cmd
 }
@@ -165,7 +177,9 @@ func newSnapshotCreate(s streams, host *hostFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create ID NAME",
 		Short: "Freeze a sandbox under a name; it runs on",
-		Args:  usage(cobra.ExactArgs(2), giveID+", and a name"),
+		Example: `  wrenn snapshot create cl-0123456789abcdefghij ready
+  wrenn run --snapshot ready -- ./test                starts where the sandbox was`,
+		Args: usage(cobra.ExactArgs(2), giveID+", and a name"),
 		RunE: interruptible(func(ctx context.Context, args []string) error {
 			return adopted(ctx, host, args[0], func(sb *sandbox.Sandbox) error {
 				began := time.Now()
@@ -190,7 +204,9 @@ func newSnapshotList(s streams, host *hostFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the snapshots of this machine",
-		Args:  usage(cobra.NoArgs, "give none"),
+		Example: `  wrenn snapshot ls
+  wrenn snapshot ls --json | jq -r '.[].name'`,
+		Args: usage(cobra.NoArgs, "give none"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := snapshots(cmd, host)
 			if err != nil {
@@ -248,24 +264,19 @@ func eachSnapshot(ctx context.Context, c *client.Client, do func(*pb.Snapshot)) 
 }
 
 func newSnapshotRemove(s streams, host *hostFlags) *cobra.Command {
-	return &cobra.Command{
-		Use:   "rm NAME...",
-		Short: "Remove snapshots that no sandbox uses",
-		Args:  usage(cobra.MinimumNArgs(1), "give the name of a snapshot; 'wrenn snapshot ls' lists them"),
+	cmd := &cobra.Command{
+		Use:     "rm NAME...",
+		Short:   "Remove snapshots that no sandbox uses",
+		Example: "  wrenn snapshot rm ready",
+		Args:    usage(cobra.MinimumNArgs(1), "give the name of a snapshot; 'wrenn snapshot ls' lists them"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			parts, err := host.parts()
 			if err != nil {
 				return err
 			}
-			var failed []error
-			for _, name := range args {
-				if err := parts.Manager.DeleteSnapshot(cmd.Context(), name); err != nil {
-					failed = append(failed, err)
-					continue
-				}
-				fmt.Fprintln(s.out, name)
-			}
-			return errors.Join(failed...)
+			return each(cmd, args, s, func(name string) error { return parts.Manager.DeleteSnapshot(cmd.Context(), name) })
 		},
 	}
+	cmd.Flags().Bool("json", false, "print JSON")
+	return cmd
 }
