@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// tempPrefix begins the name of a file that is being stored. What follows tells a watcher what to make of its last name.
+	// tempPrefix begins the name that a file has for a moment before its own. What follows tells a watcher what to make of its last name.
 	tempPrefix = ".wrenn-upload-"
 	tempNew    = tempPrefix + "new-"
 	tempOver   = tempPrefix + "over-"
@@ -29,8 +29,10 @@ type Options struct {
 	Metadata map[string]string
 }
 
-// Store writes a file at an absolute path, whole or not at all: until its content is complete it has a hidden name beside, and then it
-// takes its name at once. Missing folders are made. Of a file that is replaced, the mode stays if it is not given, and nothing else;
+// Store writes a file at an absolute path, whole or not at all: until its content is complete it has no name, and is gone if envd is; then
+// it takes its name at once. (A file without a name can't take that of another in one step. So it gets a hidden one first, and is moved:
+// only an envd that is killed between these two calls leaves it. Where a file system knows no files without names, it is hidden from the
+// start.) Missing folders are made. Of a file that is replaced, the mode stays if it is not given, and nothing else;
 // a symbolic link at the path's end is followed, if it leads to a file.
 //
 // It belongs to the user on whose thread (package actas) this runs, and who must be allowed to write the folder. Nothing is forced to
@@ -52,7 +54,9 @@ func Store(path string, r io.Reader, o Options) error {
 	}
 	defer temp.Close()
 	if err := t.fill(temp, r, o); err != nil {
-		_ = unix.Unlinkat(t.dir, t.temp, 0) // what failed before counts
+		if t.hidden {
+			_ = unix.Unlinkat(t.dir, t.temp, 0) // what failed before counts
+		}
 		return err
 	}
 	return nil
@@ -64,8 +68,10 @@ type target struct {
 	dir  int    // the folder, open
 	name string // in it
 	mode uint32
-	temp string
 	over bool // there is a file
+
+	temp   string // the hidden name
+	hidden bool   // it has it
 }
 
 func (t *target) close() { _ = unix.Close(t.dir) }
@@ -131,7 +137,7 @@ func lookAt(path string) (t *target, link bool, err error) {
 	return nil, false, err
 }
 
-// create makes the file under its hidden name.
+// create makes the file without a name, or under its hidden one.
 func (t *target) create() (*os.File, error) {
 	t.temp = tempNew + rand.Text()
 	if t.over {
@@ -141,11 +147,20 @@ func (t *target) create() (*os.File, error) {
 			return nil, err
 		}
 	}
-	fd, err := unix.Openat(t.dir, t.temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := openUnnamed(t.dir)
+	if err == unix.EOPNOTSUPP || err == unix.EISDIR { // an old kernel's word for the same
+		t.hidden = true
+		fd, err = unix.Openat(t.dir, t.temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), t.path), nil
+}
+
+// openUnnamed makes a file in a folder that has no name. EOPNOTSUPP where there are none. A test has others' file systems by it.
+var openUnnamed = func(dir int) (fd int, err error) {
+	return unix.Openat(dir, ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 }
 
 // fill writes the file and gives it its name.
@@ -165,10 +180,23 @@ func (t *target) fill(temp *os.File, r io.Reader, o Options) error {
 	if err := unix.Fchmod(int(temp.Fd()), mode); err != nil {
 		return failed("set the mode of", t.path, err)
 	}
-	if err := unix.Renameat(t.dir, t.temp, t.dir, t.name); err != nil {
+	if err := t.publish(temp); err != nil {
 		return failed("write", t.path, err)
 	}
 	return nil
+}
+
+// publish gives the file its name, in the place of another that may have it.
+func (t *target) publish(temp *os.File) error {
+	if !t.hidden {
+		// The thread may follow this link to its own file, and link a file that is its user's.
+		own := fmt.Sprintf("/proc/self/fd/%d", temp.Fd())
+		if err := unix.Linkat(unix.AT_FDCWD, own, t.dir, t.temp, unix.AT_SYMLINK_FOLLOW); err != nil {
+			return err
+		}
+		t.hidden = true
+	}
+	return unix.Renameat(t.dir, t.temp, t.dir, t.name)
 }
 
 // metadataFailed tells what the kernel means: its "no space" is about what fits into one file's attributes.
@@ -198,6 +226,12 @@ func copyTo(w *os.File, r io.Reader, path string) error {
 			return rerr
 		}
 	}
+}
+
+// isUnnamed says whether a name is what the kernel calls a file that has none, such as "#123".
+func isUnnamed(name string) bool {
+	digits, ok := strings.CutPrefix(name, "#")
+	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
 
 // isTemp says whether a name is that of a file that is being stored, and whether it will replace another.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -142,4 +143,47 @@ func TestOpen(t *testing.T) {
 			f.Close()
 		}
 	}
+}
+
+// TestStoreHelper is the process that TestAKilledUploadLeavesNothing kills.
+func TestStoreHelper(t *testing.T) {
+	if path := os.Getenv("WRENN_TEST_STORE"); path != "" {
+		t.Error(Store(path, os.Stdin, Options{}))
+	}
+}
+
+// TestAKilledUploadLeavesNothing: whoever stores a file may be killed, and what is left is what was there.
+func TestAKilledUploadLeavesNothing(t *testing.T) {
+	home := self(t).Home
+	write(t, filepath.Join(home, "old"), "old")
+	for _, name := range []string{"old", "new"} {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestStoreHelper$")
+		cmd.Env = append(os.Environ(), "WRENN_TEST_STORE="+filepath.Join(home, name))
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Write(make([]byte, 1<<20)); err != nil { // more than a pipe holds: it is being stored by then
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		if got := entries(t, home); got != "old" || read(t, filepath.Join(home, "old")) != "old" {
+			t.Errorf("%s: there are %q", name, got)
+		}
+	}
+}
+
+// TestWithoutUnnamedFiles: a file system that knows none stores files as others do.
+func TestWithoutUnnamedFiles(t *testing.T) {
+	with := openUnnamed
+	defer func() { openUnnamed = with }()
+	openUnnamed = func(int) (int, error) { return -1, unix.EOPNOTSUPP }
+	TestStore(t)
+	TestABrokenUploadLeavesNothing(t)
 }

@@ -281,6 +281,12 @@ func (t *tree) tell(path string, what EventType) error {
 	if temp, _ := isTemp(filepath.Base(path)); temp {
 		return nil
 	}
+	if isUnnamed(filepath.Base(path)) && (what == Written || what == Chmodded) {
+		var st unix.Stat_t
+		if unix.Lstat(filepath.Join(t.root, path), &st) == unix.ENOENT {
+			return nil // the kernel tells of files without names, too
+		}
+	}
 	e := Event{Name: text(path), Type: what}
 	if path == "" {
 		e.Name = "."

@@ -1,12 +1,15 @@
 package filesystem
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/guest/envd/user"
@@ -126,6 +129,28 @@ func TestAStoredFileIsWritten(t *testing.T) {
 				t.Errorf("%d: got %q, want %q", i, got, want)
 			}
 		}
+	}
+}
+
+// TestUnnamedFilesAreNotTold: what another program does to a file without a name is nobody's to see, and "#1" may be the name of a file.
+func TestUnnamedFilesAreNotTold(t *testing.T) {
+	u := self(t)
+	m := newManager(t, u, nil)
+	dir := filepath.Join(u.Home, "d")
+	mkdir(t, dir)
+	w := watch(t, m, u, WatchOptions{Path: "d"})
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "unnamed")
+	_, werr := f.WriteString("x")
+	if err := errors.Join(werr, f.Chmod(0o644), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "#1"), "x")
+	if got := w.until("written #1"); got != "created #1, written #1" {
+		t.Errorf("got %q", got)
 	}
 }
 
