@@ -23,7 +23,7 @@ import (
 )
 
 // largeBytes is the size of the file that is copied both ways.
-const largeBytes = 24 << 20
+const largeBytes = 20 << 20
 
 // filed is a sandbox that an agent has, and the command line that reaches it.
 type filed struct {
