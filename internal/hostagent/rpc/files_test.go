@@ -143,11 +143,12 @@ func TestAWriteThatBreaksOff(t *testing.T) {
 	if err := os.WriteFile(w.at("f"), []byte("old"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	gone := errors.New("the disk is gone")
-	for _, size := range []int{0, 100, 1 << 20} {
-		r := io.MultiReader(bytes.NewReader(make([]byte, size)), iotest.ErrReader(gone))
-		if _, err := w.WriteFile(t.Context(), &pb.WriteFileRequest_Start{Id: id, Path: "f"}, r); !errors.Is(err, gone) {
-			t.Errorf("after %d bytes: %v", size, err)
+	for _, gone := range []error{errors.New("the disk is gone"), io.ErrUnexpectedEOF} {
+		for _, size := range []int{0, 100, 1 << 20} {
+			r := io.MultiReader(bytes.NewReader(make([]byte, size)), iotest.ErrReader(gone))
+			if _, err := w.WriteFile(t.Context(), &pb.WriteFileRequest_Start{Id: id, Path: "f"}, r); !errors.Is(err, gone) {
+				t.Errorf("after %d bytes: %v", size, err)
+			}
 		}
 	}
 	for name, parts := range map[string][]*pb.WriteFileRequest{
