@@ -35,8 +35,8 @@ func newCopy(s streams) *cobra.Command {
 relative to its user's home. The other is a path here, or - for standard input or output.
 
 Into a folder that is there, it copies under the source's own name; a source that ends in /. is what is in a folder. A file that is
-there is replaced, once the new one is whole. Permission bits are kept; symbolic links and special files in a folder are left out, and
-named on standard error.
+there is replaced, once the new one is whole. Permission bits of files are kept, as far as the umask allows here; symbolic links and
+special files in a folder are left out, and named on standard error.
 
 The sandbox is not trusted: whatever it lists, nothing is made but below the destination, and no more is taken than --limit.
 

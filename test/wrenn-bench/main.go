@@ -97,6 +97,7 @@ func benches(parts *assembly.Parts, f *frozen, runs int) []bench {
 		{"agent-size", agentMemory},
 		{"pager-size", func(ctx context.Context) ([]figure, error) { return f.pagerSize(ctx) }},
 		{"pager-loop", func(ctx context.Context) ([]figure, error) { return pagerLoop(ctx, runs) }},
+		{"files", func(ctx context.Context) ([]figure, error) { return filesThroughTheAgent(ctx, parts, runs) }},
 	}
 }
 

@@ -7,7 +7,7 @@
 // nowhere else, whatever the names are and wherever links in the destination lead, and ends at its limits. What is copied is streamed, and a
 // file appears with its whole content or not at all.
 //
-// Regular files and folders are copied, with their permission bits. What else there is in a folder (symbolic links, pipes, sockets,
+// Regular files are copied with their permission bits, as far as the umask allows here, and folders. What else there is in a folder (symbolic links, pipes, sockets,
 // devices) is left out, and Result says so. Links that a path of the caller's own ends with are followed.
 package transfer
 

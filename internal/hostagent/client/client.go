@@ -60,7 +60,8 @@ func TLS(address string, config *tls.Config) *Client {
 }
 
 func create(t *http.Transport, url string) *Client {
-	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second}
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second,
+		MaxReadFrameSize: pieceBytes, MaxReceiveBufferPerStream: 4 * pieceBytes}
 	h := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	options := []connect.ClientOption{connect.WithInterceptors(decoded{}), connect.WithReadMaxBytes(maxMessage)}
 	return &Client{

@@ -12,7 +12,7 @@ import (
 )
 
 // pieceBytes is how much of a file is sent at once.
-const pieceBytes = 128 << 10
+const pieceBytes = 256 << 10
 
 // ReadFile writes a file's content, or the range of it that the request names, and returns how many bytes it wrote. What was written
 // before an error is not the whole. An error of w is returned as it is.

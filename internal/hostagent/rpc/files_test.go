@@ -6,9 +6,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -16,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 
 	"wrenn.dev/wrenn/internal/errs"
+	guest "wrenn.dev/wrenn/internal/guest/client"
 	"wrenn.dev/wrenn/internal/hostagent/quota"
 	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
@@ -326,4 +330,65 @@ func TestStats(t *testing.T) {
 	if _, err := w.Client.Host.Stats(t.Context(), connect.NewRequest(&pb.StatsRequest{Ids: []string{"x"}})); !errors.Is(err, errs.ErrInvalid) {
 		t.Errorf("of no id: %v", err)
 	}
+}
+
+// stuck is a connection to a guest that takes some bytes and no more.
+type stuck struct {
+	net.Conn
+	left   int
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (c *stuck) Write(p []byte) (int, error) {
+	if c.left -= len(p); c.left < 0 {
+		<-c.closed
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *stuck) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// counted is endless, and says how much of it was read.
+type counted struct{ n atomic.Int64 }
+
+func (c *counted) Read(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// TestAGuestThatTakesNothing holds up the file that it is sent, of which little is held meanwhile, and no other call on the same connection.
+func TestAGuestThatTakesNothing(t *testing.T) {
+	w, id := inFiles(t)
+	w.guest.Client = guest.New(func(ctx context.Context, port int) (net.Conn, error) {
+		conn, err := w.files.Dial(ctx, port)
+		return &stuck{Conn: conn, left: 1 << 20, closed: make(chan struct{})}, err
+	}, w.files.Token)
+	ctx, cancel := context.WithCancel(t.Context())
+	written, sent := make(chan error, 1), &counted{}
+	go func() {
+		_, err := w.WriteFile(ctx, &pb.WriteFileRequest_Start{Id: id, Path: "f"}, sent)
+		written <- err
+	}()
+	for before := int64(-1); sent.n.Load() != before; time.Sleep(300 * time.Millisecond) {
+		before = sent.n.Load()
+	}
+	if n := sent.n.Load(); n > 8<<20 {
+		t.Errorf("%d bytes are on their way to a guest that takes one MiB", n)
+	}
+	for range 9 { // more than a stream's share together
+		input := &pb.SendInputRequest{Id: id, Pid: 99, Data: make([]byte, 200<<10)}
+		if _, err := w.Processes.SendInput(t.Context(), connect.NewRequest(input)); !errors.Is(err, errs.ErrNotFound) {
+			t.Errorf("input for no command: %v", err)
+		}
+	}
+	cancel()
+	if err := <-written; !errors.Is(err, context.Canceled) {
+		t.Errorf("the caller leaves: %v", err)
+	}
+	w.guest.Close()
 }

@@ -73,6 +73,13 @@ func TLS(address, certFile, keyFile, clientCAFile string) (net.Listener, error) 
 		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}}), nil
 }
 
+// What a connection's callers may send ahead of what is taken of it, all streams together and each of them: a file whose guest takes
+// nothing leaves room for other calls.
+const (
+	connectionBytes = 4<<20 - 1 // HTTP/2's own bound in net/http
+	streamBytes     = 512 << 10
+)
+
 // Serve answers on the listeners until ctx ends, then lets the calls under way end for as long as grace. It closes the listeners.
 func Serve(ctx context.Context, handler http.Handler, grace time.Duration, listeners ...net.Listener) error {
 	protocols := new(http.Protocols)
@@ -81,7 +88,8 @@ func Serve(ctx context.Context, handler http.Handler, grace time.Duration, liste
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{
 		Handler: handler, Protocols: protocols, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingTime, WriteByteTimeout: pingTime},
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingTime, WriteByteTimeout: pingTime,
+			MaxReceiveBufferPerConnection: connectionBytes, MaxReceiveBufferPerStream: streamBytes},
 	}
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {

@@ -5,6 +5,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"connectrpc.com/connect"
 
@@ -57,6 +58,10 @@ func Decode(err error) error {
 	text := sent.Message()
 	if !connect.IsWireError(err) {
 		text = fmt.Sprintf("the agent: %s", text)
+	}
+	// To the RPC library a connection that was reset means that the caller is gone. Here the agent is.
+	if !connect.IsWireError(err) && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+		return &remote{kind: errs.ErrUnavailable, text: text}
 	}
 	if kind := rpccode.Kind(sent.Code()); kind != nil {
 		return &remote{kind: kind, text: text}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -37,6 +38,11 @@ func TestKindsSurvive(t *testing.T) {
 	var fe *errs.FieldError
 	if got := Decode(Encode(fmt.Errorf("x: %w", errs.Field("f", "p", "do")))); !errors.As(got, &fe) || *fe != (errs.FieldError{Field: "f", Problem: "p", Fix: "do"}) {
 		t.Errorf("%v", got)
+	}
+	for _, reset := range []error{syscall.EPIPE, syscall.ECONNRESET} { // the library takes them for the caller's own end
+		if got := Decode(connect.NewError(connect.CodeCanceled, reset)); !errors.Is(got, errs.ErrUnavailable) || errors.Is(got, context.Canceled) {
+			t.Errorf("%v became %v", reset, got)
+		}
 	}
 	if Encode(nil) != nil || Decode(nil) != nil || rpccode.Of(nil) != 0 {
 		t.Error("no error became one")

@@ -4512,7 +4512,8 @@ type Stats struct {
 	CpuMicroseconds  uint64 `protobuf:"varint,3,opt,name=cpu_microseconds,json=cpuMicroseconds,proto3" json:"cpu_microseconds,omitempty"`
 	MemoryBytes      uint64 `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	MemoryLimitBytes uint64 `protobuf:"varint,5,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`
-	// The guest's disk: how much of the room for changes is used, and how much there is; what it takes on the host's file system.
+	// The guest's disk: how much of the room for changes is used, and how much there is; what it takes on the host's file system. What
+	// the guest wrote last may be missing: the host's kernel writes behind.
 	DiskUsedBytes     uint64 `protobuf:"varint,6,opt,name=disk_used_bytes,json=diskUsedBytes,proto3" json:"disk_used_bytes,omitempty"`
 	DiskCapacityBytes uint64 `protobuf:"varint,7,opt,name=disk_capacity_bytes,json=diskCapacityBytes,proto3" json:"disk_capacity_bytes,omitempty"`
 	DiskHostBytes     uint64 `protobuf:"varint,8,opt,name=disk_host_bytes,json=diskHostBytes,proto3" json:"disk_host_bytes,omitempty"`
