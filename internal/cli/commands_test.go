@@ -122,7 +122,7 @@ func TestLogsStatsAndEvents(t *testing.T) {
 			t.Errorf("%v: %d, %q", args, code, errOut)
 		}
 	}
-	_, out, _ = wrenn(t, "", "snapshot", "create", other, "one")
+	wrenn(t, "", "snapshot", "create", other, "one")
 	if _, out, _ = wrenn(t, "", "snapshot", "ls", "--json"); decode[[]snapshotView](t, out)[0].Name != "one" {
 		t.Error(out)
 	}

@@ -30,6 +30,8 @@ const (
 	maxMessage     = 4 << 20
 	maxHeaderBytes = 16 << 10
 	idleTime       = time.Minute
+	// bulkIdleTime is short: such a connection holds larger buffers than others.
+	bulkIdleTime = 5 * time.Second
 )
 
 // DialFunc connects to a TCP port of the guest. It returns soon after its context has ended.
@@ -40,7 +42,9 @@ type Client struct {
 	dial      DialFunc
 	spare     chan net.Conn // a connection that WaitReady made and nobody used yet
 	transport *http.Transport
+	bulk      *http.Transport // of the content of files
 	http      *http.Client
+	content   *http.Client
 	open      *http.Client // shows no token
 	rpc       processpbconnect.ProcessClient
 }
@@ -55,6 +59,12 @@ func New(dial DialFunc, token string) *Client {
 	}
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	c.http = &http.Client{Transport: authenticated{next: c.transport, token: token}, CheckRedirect: stay}
+	c.bulk = &http.Transport{
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx, Port) },
+		DisableCompression: true, MaxResponseHeaderBytes: maxHeaderBytes, MaxIdleConnsPerHost: 1, IdleConnTimeout: bulkIdleTime,
+		WriteBufferSize: copyBytes, // a piece of content is one write, with what HTTP puts around it
+	}
+	c.content = &http.Client{Transport: authenticated{next: c.bulk, token: token}, CheckRedirect: stay}
 	c.open = &http.Client{Transport: c.transport, CheckRedirect: stay}
 	c.rpc = processpbconnect.NewProcessClient(c.http, baseURL, connect.WithReadMaxBytes(maxMessage),
 		connect.WithAcceptCompression("gzip", nil, nil))
@@ -68,6 +78,7 @@ const baseURL = "http://envd"
 func (c *Client) Close() {
 	c.dropSpare()
 	c.transport.CloseIdleConnections()
+	c.bulk.CloseIdleConnections()
 }
 
 func (c *Client) dropSpare() {

@@ -79,7 +79,7 @@ func (f *Files) Download(ctx context.Context, path string, offset, length int64,
 	default:
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
 	}
-	resp, err := f.client.http.Do(req)
+	resp, err := f.client.content.Do(req)
 	if err != nil {
 		return 0, here(ctx, err)
 	}
@@ -186,7 +186,7 @@ func (f *Files) Upload(ctx context.Context, path string, r io.Reader, mode *fs.F
 		return err
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
-	resp, err := f.client.http.Do(req)
+	resp, err := f.client.content.Do(req)
 	if err != nil {
 		if failed := body.failed(); failed != nil {
 			return fmt.Errorf("read what to upload: %w", failed)

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -117,6 +118,9 @@ func (f *files) WatchFiles(ctx context.Context, req *connect.Request[pb.WatchFil
 	return err
 }
 
+// pieceBytes is how much of a file is sent at once: a guest's network delivers less.
+const pieceBytes = 128 << 10
+
 // pieces sends what is written to it.
 type pieces struct {
 	stream *connect.ServerStream[pb.ReadFileResponse]
@@ -137,8 +141,11 @@ func (f *files) ReadFile(ctx context.Context, req *connect.Request[pb.ReadFileRe
 	if m.GetLength() > 0 {
 		length = int64(m.GetLength())
 	}
-	_, err := f.a.ReadFile(ctx, m.GetId(), m.GetUser(), m.GetPath(), int64(m.GetOffset()), length, pieces{stream})
-	return err
+	w := bufio.NewWriterSize(pieces{stream}, pieceBytes)
+	if _, err := f.a.ReadFile(ctx, m.GetId(), m.GetUser(), m.GetPath(), int64(m.GetOffset()), length, w); err != nil {
+		return err
+	}
+	return w.Flush()
 }
 
 // WriteFile implements FilesService.
