@@ -31,11 +31,18 @@ type Client struct {
 	Files     hostagentpbconnect.FilesServiceClient
 	Host      hostagentpbconnect.HostServiceClient
 
-	transport *http.Transport
+	content         hostagentpbconnect.FilesServiceClient // of ReadFile
+	transport, bulk *http.Transport
 }
 
 // dialTime bounds one attempt to connect.
 const dialTime = 10 * time.Second
+
+// The connections that files are read over.
+const (
+	bulkBuffer   = 64 << 10
+	bulkIdleTime = 10 * time.Second
+)
 
 // maxMessage bounds one answer: a page of a thousand sandboxes with their histories is the longest.
 const maxMessage = 64 << 20
@@ -43,26 +50,30 @@ const maxMessage = 64 << 20
 // Unix returns a client of the agent behind a socket.
 func Unix(path string) *Client {
 	dialer := &net.Dialer{Timeout: dialTime}
-	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return dialer.DialContext(ctx, "unix", path)
-	}}
-	t.Protocols = new(http.Protocols)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "unix", path) }
+	t := &http.Transport{DialContext: dial, Protocols: new(http.Protocols)}
 	t.Protocols.SetUnencryptedHTTP2(true) // one connection for all streams
-	return create(t, "http://agent")
+	return create(t, &http.Transport{DialContext: dial}, "http://agent")
 }
 
 // TLS returns a client of the agent at an address, which must have a certificate for it. The configuration has the client's own.
 func TLS(address string, config *tls.Config) *Client {
-	t := &http.Transport{TLSClientConfig: config, DialContext: (&net.Dialer{Timeout: dialTime}).DialContext}
-	t.Protocols = new(http.Protocols)
+	dial := (&net.Dialer{Timeout: dialTime}).DialContext
+	t := &http.Transport{TLSClientConfig: config, DialContext: dial, Protocols: new(http.Protocols)}
 	t.Protocols.SetHTTP2(true)
-	return create(t, "https://"+address)
+	return create(t, &http.Transport{TLSClientConfig: config.Clone(), DialContext: dial}, "https://"+address)
 }
 
-func create(t *http.Transport, url string) *Client {
-	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second,
-		MaxReadFrameSize: pieceBytes, MaxReceiveBufferPerStream: 4 * pieceBytes}
-	h := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+// create makes a client with a transport for calls, and one for what is read of files: HTTP/1.1, with a connection for each, because what
+// HTTP/2 does for streams that share one costs more than the rest of it. What is written stays with HTTP/2, where an answer that comes
+// before the end is never lost to the write that fails.
+func create(t, bulk *http.Transport, url string) *Client {
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second}
+	bulk.Protocols = new(http.Protocols)
+	bulk.Protocols.SetHTTP1(true)
+	bulk.DisableCompression, bulk.ReadBufferSize, bulk.IdleConnTimeout = true, bulkBuffer, bulkIdleTime
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	h, content := &http.Client{Transport: t, CheckRedirect: stay}, &http.Client{Transport: bulk, CheckRedirect: stay}
 	options := []connect.ClientOption{connect.WithInterceptors(decoded{}), connect.WithReadMaxBytes(maxMessage)}
 	return &Client{
 		Sandboxes: hostagentpbconnect.NewSandboxesServiceClient(h, url, options...),
@@ -70,12 +81,16 @@ func create(t *http.Transport, url string) *Client {
 		Processes: hostagentpbconnect.NewProcessesServiceClient(h, url, options...),
 		Files:     hostagentpbconnect.NewFilesServiceClient(h, url, options...),
 		Host:      hostagentpbconnect.NewHostServiceClient(h, url, options...),
-		transport: t,
+		content:   hostagentpbconnect.NewFilesServiceClient(content, url, options...),
+		transport: t, bulk: bulk,
 	}
 }
 
 // Close closes the connections that no call uses.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.transport.CloseIdleConnections()
+	c.bulk.CloseIdleConnections()
+}
 
 // decoded has every error pass through wire.Decode.
 type decoded struct{}

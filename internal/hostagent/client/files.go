@@ -19,7 +19,7 @@ const pieceBytes = 256 << 10
 func (c *Client) ReadFile(ctx context.Context, req *pb.ReadFileRequest, w io.Writer) (n int64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.Files.ReadFile(ctx, connect.NewRequest(req))
+	stream, err := c.content.ReadFile(ctx, connect.NewRequest(req))
 	if err != nil {
 		return 0, err
 	}
@@ -55,7 +55,9 @@ func (c *Client) WriteFile(ctx context.Context, start *pb.WriteFileRequest_Start
 		case rerr == io.EOF:
 			return c.endFile(stream, n, err)
 		case rerr != nil:
-			return n, rerr // and the end of ctx takes the rest back
+			cancel()
+			_, _ = stream.CloseAndReceive() // without the end's message, nothing is stored
+			return n, rerr
 		}
 	}
 	return c.endFile(stream, n, err)
