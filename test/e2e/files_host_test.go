@@ -23,7 +23,7 @@ import (
 )
 
 // largeBytes is the size of the file that is copied both ways.
-const largeBytes = 16 << 20
+const largeBytes = 12 << 20
 
 // filed is a sandbox that an agent has, and the command line that reaches it.
 type filed struct {
