@@ -79,8 +79,8 @@ image-test: deps ## the same inputs make the same image
 	@$(TIMED) "image tests" go test -count=1 -tags imagetest -timeout 20m ./images/...
 
 .PHONY: kvmhost-test
-kvmhost-test: ready ## the emulated KVM host itself: boots, stays up, dies, and what it interrupted runs again
-	@$(TIMED) "tests of the emulated KVM host" go test -count=1 -tags hostboot -timeout 20m ./test/kvmhost/
+kvmhost-test: ready ## the emulated KVM host itself: boots, stays up, dies; and the agent under systemd, through a restart of the host
+	@$(TIMED) "tests of the emulated KVM host" go test -count=1 -tags hostboot -timeout 20m ./test/kvmhost/ ./test/systemd/
 
 .PHONY: host-test
 host-test: ready ## tests that need root, KVM or device-mapper; PKG=./internal/disk/... and RUN=TestName choose
@@ -106,8 +106,8 @@ kvm-shell: ready ## a shell in the emulated KVM host, with the built binaries
 ## ---- the code ----
 
 .PHONY: generate
-generate: ## make the generated code anew
-	@go run ./tools/buf generate
+generate: ## make the generated code anew, and put what is new in the protos into their baseline
+	@go run ./tools/buf generate && go run ./tools/buf baseline
 
 .PHONY: fmt
 fmt: ## format Go and proto files

@@ -17,10 +17,17 @@ import (
 	"wrenn.dev/wrenn/test/kvmhost/machine"
 )
 
+// The values of --init.
+const (
+	initAgent   = "agent"
+	initSystemd = "systemd"
+)
+
 // hostFlags say what is in a host.
 type hostFlags struct {
 	bin, images     string
 	memory, scratch string
+	state, init     string
 	forwards        []string
 }
 
@@ -29,12 +36,15 @@ func (h *hostFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&h.images, "images", "", "folder of the templates")
 	f.StringVar(&h.memory, "memory", "4G", "memory of the host, as 4G or 4096M")
 	f.StringVar(&h.scratch, "scratch", "20G", "size of the disk at "+layout.State+"; it takes only what is written")
+	f.StringVar(&h.state, "state", "", "file that keeps that disk for the next host; it is made if it is not there (default: it is thrown away)")
+	f.StringVar(&h.init, "init", initAgent, "what brings the host up: "+initAgent+", which takes the least time, or "+initSystemd)
 	f.StringArrayVar(&h.forwards, "forward", nil, "HOSTPORT:GUESTPORT: reach a port inside on 127.0.0.1 (may be repeated)")
 }
 
 // args are the flags that were set, for another process of this tool.
 func (h *hostFlags) args() []string {
-	args := []string{"--bin=" + h.bin, "--images=" + h.images, "--memory=" + h.memory, "--scratch=" + h.scratch}
+	args := []string{"--bin=" + h.bin, "--images=" + h.images, "--memory=" + h.memory, "--scratch=" + h.scratch,
+		"--state=" + h.state, "--init=" + h.init}
 	for _, f := range h.forwards {
 		args = append(args, "--forward="+f)
 	}
@@ -59,13 +69,23 @@ func (h *hostFlags) check() error {
 		}
 		*f.value = abs
 	}
+	if h.init != initAgent && h.init != initSystemd {
+		return errs.Field("--init", fmt.Sprintf("%q is none", h.init), "give "+initAgent+" or "+initSystemd)
+	}
+	if h.state != "" {
+		abs, err := filepath.Abs(h.state)
+		if err != nil {
+			return err
+		}
+		h.state = abs
+	}
 	_, err := h.options(nil)
 	return err
 }
 
 // options are what emulated.Boot takes.
 func (h *hostFlags) options(log io.Writer) (emulated.Options, error) {
-	o := emulated.Options{Bin: h.bin, Images: h.images, Log: log}
+	o := emulated.Options{Bin: h.bin, Images: h.images, State: h.state, Systemd: h.init == initSystemd, Log: log}
 	memory, err := parseSize("--memory", h.memory, 512<<20, 1<<40)
 	o.Memory = int(memory >> 20)
 	scratch, errScratch := parseSize("--scratch", h.scratch, 512<<20, 16<<40)

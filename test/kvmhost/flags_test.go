@@ -51,12 +51,12 @@ func TestHostFlags(t *testing.T) {
 	if err := os.WriteFile("file", nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	h := parsed(t, "--bin=.", "--images", dir, "--memory=2048M", "--scratch=1G", "--forward=8080:80", "--forward=1:2")
+	h := parsed(t, "--bin=.", "--images", dir, "--memory=2048M", "--scratch=1G", "--state=s", "--init=systemd", "--forward=8080:80", "--forward=1:2")
 	if err := h.check(); err != nil {
 		t.Fatal(err)
 	}
 	o, err := h.options(io.Discard)
-	if err != nil || o.Bin != dir || o.Images != dir || o.Memory != 2048 || o.Scratch != 1<<30 ||
+	if err != nil || o.Bin != dir || o.Images != dir || o.Memory != 2048 || o.Scratch != 1<<30 || o.State != filepath.Join(dir, "s") || !o.Systemd ||
 		!slices.Equal(o.Forwards, []machine.Forward{{Host: 8080, Guest: 80}, {Host: 1, Guest: 2}}) {
 		t.Errorf("got %+v, %v", o, err)
 	}
@@ -66,7 +66,7 @@ func TestHostFlags(t *testing.T) {
 	if err := parsed(t).check(); err != nil {
 		t.Errorf("the defaults: %v", err)
 	}
-	for _, arg := range []string{"--bin=nope", "--images=file", "--memory=1M", "--scratch=x", "--forward=80"} {
+	for _, arg := range []string{"--bin=nope", "--images=file", "--memory=1M", "--scratch=x", "--init=upstart", "--forward=80"} {
 		flag, _, _ := strings.Cut(arg, "=")
 		if err := parsed(t, arg).check(); !errors.Is(err, errs.ErrInvalid) || !strings.Contains(fmt.Sprint(err), flag) {
 			t.Errorf("%s: %v", arg, err)

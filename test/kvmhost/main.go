@@ -31,10 +31,10 @@ Inside: root, Debian 13's cloud kernel and tools; KVM, device-mapper, loop, tun,
 
   /opt/wrenn/bin   the folder given with --bin, read-only, first on the PATH
   /images          the folder given with --images, read-only
-  /var/lib/wrenn   an empty XFS disk with reflinks (--scratch)
+  /var/lib/wrenn   an empty XFS disk with reflinks (--scratch), or one that is kept (--state)
 
-Commands find WRENN_BIN and WRENN_IMAGES set to the first two. Nothing written inside outlives the host, and nothing of the
-host outlives the tool, except between 'up' and 'down'.
+Commands find WRENN_BIN and WRENN_IMAGES set to the first two. Nothing written inside outlives the host but what is in the
+file of --state, and nothing of the host outlives the tool, except between 'up' and 'down'.
 
 Everything is 10 to 100 times slower inside than on real hardware. If the emulated machine dies or hangs, which QEMU's
 emulation does rarely, that is reported with the end of its console.`

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -22,17 +23,26 @@ var settings = map[string]string{
 	"net/ipv6/conf/all/accept_ra": "0",
 }
 
-// bringUp runs as PID 1: it mounts what a host has, loads modules, sets up the network, starts the server and reaps. It
-// returns only errors.
+// bringUp runs as PID 1: it mounts what a host has, loads modules, sets up the network, starts the server and reaps, or leaves the rest to
+// systemd. It returns only errors.
 func bringUp() error {
 	_ = os.Setenv("PATH", layout.Path)
 	_ = os.Setenv("HOME", "/root")
 	_ = os.Setenv("LANG", "C.UTF-8")
-	steps := []func() error{mountSystem, loadModules, writeSettings, delegateControllers, mountDisks, startNetwork}
-	for _, step := range steps {
+	for _, step := range []func() error{mountSystem, loadModules, writeSettings, mountDisks, startNetwork} {
 		if err := step(); err != nil {
 			return err
 		}
+	}
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	if slices.Contains(strings.Fields(string(line)), layout.SystemdInit) {
+		return becomeSystemd()
+	}
+	if err := delegateControllers(); err != nil {
+		return err
 	}
 	return superviseServer()
 }

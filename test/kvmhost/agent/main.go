@@ -1,6 +1,6 @@
 // Agent is the first program of the emulated host. It is started three times, under three names: by the kernel as init of the
-// initramfs, where it mounts the root disk; as PID 1 of that disk, where it brings the host up and reaps what is orphaned; and
-// as the server that answers heartbeats and runs commands.
+// initramfs, where it mounts the root disk; as PID 1 of that disk, where it brings the host up and reaps what is orphaned, or has
+// systemd do that; and as the server that answers heartbeats and runs commands.
 package main
 
 import (

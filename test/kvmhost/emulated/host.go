@@ -29,6 +29,11 @@ type Options struct {
 	Scratch  int64 // size of the scratch disk in bytes
 	Forwards []machine.Forward
 
+	// State is a file that keeps the scratch disk for the next host; it is made if it is not there. Empty: it is thrown away.
+	State string
+	// Systemd has systemd as the host's init.
+	Systemd bool
+
 	// Log gets a line for what takes long; nil drops them.
 	Log io.Writer
 }
@@ -86,11 +91,20 @@ func configure(ctx context.Context, o Options, files rootdisk.Files, temp string
 	if err := rootdisk.Initramfs(ctx, files, c.Initrd); err != nil {
 		return c, err
 	}
-	scratch, err := rootdisk.Scratch(ctx, files, o.Scratch)
+	if o.Systemd {
+		c.Parameters = append(c.Parameters, layout.SystemdInit)
+	}
+	scratch := machine.Disk{Serial: layout.ScratchDisk, Path: o.State, Kept: o.State != ""}
+	var err error
+	if o.State == "" {
+		scratch.Path, err = rootdisk.Scratch(ctx, files, o.Scratch)
+	} else {
+		err = rootdisk.State(ctx, files, o.State, o.Scratch)
+	}
 	if err != nil {
 		return c, err
 	}
-	c.Disks = []machine.Disk{{Serial: layout.RootDisk, Path: files.Root}, {Serial: layout.ScratchDisk, Path: scratch}}
+	c.Disks = []machine.Disk{{Serial: layout.RootDisk, Path: files.Root}, scratch}
 	if o.Images != "" {
 		image, err := rootdisk.CachedFolder(ctx, files, o.Images)
 		if err != nil {

@@ -17,6 +17,9 @@ const (
 	ControlPort   = "kvmhost.control"
 )
 
+// SystemdInit is the kernel parameter that has systemd bring the host up, and not the agent alone.
+const SystemdInit = "kvmhost.init=systemd"
+
 // Places inside.
 const (
 	Bin    = "/opt/wrenn/bin"   // built binaries

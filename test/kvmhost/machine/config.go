@@ -24,6 +24,9 @@ type Config struct {
 
 	Forwards []Forward
 
+	// Parameters are the kernel's, besides those that every machine has.
+	Parameters []string
+
 	// Temp is a folder for what is written to the disks. Nothing in it is needed or has a name once the machine runs.
 	Temp string
 }
@@ -33,9 +36,9 @@ type Disk struct {
 	Serial string
 	Path   string
 
-	// ReadOnly disks can't be written inside. What is written to any other disk is gone with the machine: no image is ever
-	// changed, so machines share them.
-	ReadOnly bool
+	// ReadOnly disks can't be written inside. What is written to any other disk is gone with the machine, so that machines share
+	// images, unless it is Kept: then it is in the image, which no other machine may have.
+	ReadOnly, Kept bool
 }
 
 // Forward makes a port inside reachable on 127.0.0.1 outside.
@@ -75,7 +78,7 @@ func (c Config) args() []string {
 		"-cpu", "EPYC,+svm,+npt,+invtsc",
 		"-smp", "1",
 		"-m", strconv.Itoa(c.Memory),
-		"-kernel", c.Kernel, "-initrd", c.Initrd, "-append", commandLine,
+		"-kernel", c.Kernel, "-initrd", c.Initrd, "-append", strings.Join(append([]string{commandLine}, c.Parameters...), " "),
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", monitorFD), "-mon", "chardev=monitor,mode=control",
 		"-device", "virtio-serial-pci",
@@ -91,8 +94,11 @@ func (c Config) args() []string {
 	}
 	for _, d := range c.Disks {
 		mode := "snapshot=on,cache=unsafe,discard=unmap"
-		if d.ReadOnly {
+		switch {
+		case d.ReadOnly:
 			mode = "readonly=on"
+		case d.Kept: // QEMU may be killed: what it has handed to this machine's kernel is there all the same
+			mode = "cache=writeback,discard=unmap"
 		}
 		args = append(args,
 			"-drive", fmt.Sprintf("if=none,id=%s,format=raw,file=%s,%s", d.Serial, escape(d.Path), mode),

@@ -51,17 +51,19 @@ func after(args []string, flag string) []string {
 func TestArguments(t *testing.T) {
 	args := Config{
 		Kernel: "/k", Initrd: "/i", Memory: 4096,
-		Disks:    []Disk{{Serial: "root", Path: "/root,1.img"}, {Serial: "bin", Path: "/bin.img", ReadOnly: true}},
-		Forwards: []Forward{{8080, 80}, {2222, 22}},
+		Disks:      []Disk{{Serial: "root", Path: "/root,1.img"}, {Serial: "bin", Path: "/bin.img", ReadOnly: true}, {Serial: "kept", Path: "/kept", Kept: true}},
+		Parameters: []string{"a=b", "c"},
+		Forwards:   []Forward{{8080, 80}, {2222, 22}},
 	}.args()
 	for flag, want := range map[string][]string{
 		"-machine": {"q35"}, "-accel": {"tcg,thread=multi"}, "-cpu": {"EPYC,+svm,+npt,+invtsc"}, "-smp": {"1"}, "-m": {"4096"},
 		"-kernel": {"/k"}, "-initrd": {"/i"},
-		"-append": {"quiet panic=-1 tsc=reliable clocksource=tsc console=ttyS0"},
+		"-append": {"quiet panic=-1 tsc=reliable clocksource=tsc console=ttyS0 a=b c"},
 		"-netdev": {"user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=tcp:127.0.0.1:2222-:22"},
 		"-drive": {
 			"if=none,id=root,format=raw,file=/root,,1.img,snapshot=on,cache=unsafe,discard=unmap",
 			"if=none,id=bin,format=raw,file=/bin.img,readonly=on",
+			"if=none,id=kept,format=raw,file=/kept,cache=writeback,discard=unmap",
 		},
 	} {
 		if got := after(args, flag); !slices.Equal(got, want) {

@@ -2,6 +2,7 @@ package rootdisk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -75,16 +76,27 @@ func removeStale(cache string, before time.Time) error {
 func Scratch(ctx context.Context, f Files, size int64) (string, error) {
 	key := new(buildcache.Key).Add(recipe, strconv.FormatInt(size, 10))
 	dir, err := buildcache.Get(ctx, "kvmhost-scratch", key, func(ctx context.Context, dir string) error {
-		path := filepath.Join(dir, "disk.img")
-		if err := sparse(path, size); err != nil {
-			return err
-		}
-		return debian.Run(ctx, f.Tools, "mkfs.xfs", "-q", "-m", "reflink=1", path)
+		return makeXFS(ctx, f.Tools, filepath.Join(dir, "disk.img"), size)
 	})
 	if err != nil {
 		return "", err
 	}
 	return filepath.Join(dir, "disk.img"), nil
+}
+
+// State is Scratch for a disk that is kept, at path, unless there is one already.
+func State(ctx context.Context, f Files, path string, size int64) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return makeXFS(ctx, f.Tools, path, size)
+}
+
+func makeXFS(ctx context.Context, tools, path string, size int64) error {
+	if err := sparse(path, size); err != nil {
+		return err
+	}
+	return debian.Run(ctx, tools, "mkfs.xfs", "-q", "-m", "reflink=1", path)
 }
 
 // makeExt4 makes an ext4 image of a size in bytes with a folder's content. It has no journal: nobody keeps what is written.

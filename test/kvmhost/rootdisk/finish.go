@@ -98,6 +98,7 @@ var texts = map[string]string{
 	"etc/resolv.conf":   "nameserver 10.0.2.3\n",
 	"etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 	"etc/fstab":         "",
+	"etc/machine-id":    strings.Repeat("0123456789abcdef", 2) + "\n", // without one, systemd enables whatever is there
 	"root/.bashrc":      "PS1='kvmhost:\\w\\$ '\nalias ll='ls -l'\n",
 }
 
@@ -108,6 +109,15 @@ var links = map[string]string{
 	"usr/bin/sh":  "dash",
 	"usr/bin/awk": "mawk",
 	"usr/bin/nc":  "nc.openbsd",
+
+	"etc/systemd/system/default.target": "/usr/lib/systemd/system/multi-user.target",
+}
+
+// masked are units of systemd that need what this host has not, or take seconds of its start for nothing.
+var masked = []string{
+	"systemd-logind.service", "systemd-ask-password-wall.path", "systemd-ask-password-console.path", "getty.target", "ldconfig.service",
+	"systemd-sysusers.service", "systemd-hwdb-update.service", "systemd-update-done.service", "systemd-journal-catalog-update.service",
+	"systemd-networkd.service", "systemd-networkd.socket", "nftables.service", // the network is up, and is what tests make of it
 }
 
 var folders = []string{"images", "opt/wrenn/bin", "opt/wrenn/tests", "out", "var/lib/wrenn", "root", "proc", "sys", "dev", "run", "tmp", "var/tmp"}
@@ -139,6 +149,11 @@ func finish(ctx context.Context, tree string) error {
 	}
 	for name, target := range links {
 		if err := os.Symlink(target, filepath.Join(tree, name)); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	for _, name := range masked {
+		if err := os.Symlink("/dev/null", filepath.Join(tree, "etc/systemd/system", name)); err != nil {
 			return err
 		}
 	}

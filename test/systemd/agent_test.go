@@ -1,0 +1,124 @@
+//go:build hostboot
+
+package systemd
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// processes prints, for each machine and each pager, its cgroup, pid, start time, executable and limits.
+const processes = `for g in /sys/fs/cgroup/wrenn/* /sys/fs/cgroup/wrenn-pager/*; do
+	[ -d $g ] || continue
+	for pid in $(cat $g/cgroup.procs); do
+		echo $g $pid $(cut -d' ' -f22 /proc/$pid/stat) $(readlink /proc/$pid/exe) $(cat $g/memory.max $g/pids.max $g/cpu.max)
+	done
+done`
+
+// record is what `wrenn ls --json` says of a sandbox.
+type record struct {
+	ID      string `json:"id"`
+	State   string `json:"state"`
+	Changes []struct {
+		Reason string `json:"reason"`
+	} `json:"changes"`
+}
+
+// records are the sandboxes by id.
+func (h *host) records() map[string]record {
+	h.t.Helper()
+	var list []record
+	if err := json.Unmarshal([]byte(h.sh("wrenn ls --json")), &list); err != nil {
+		h.t.Fatal(err)
+	}
+	all := map[string]record{}
+	for _, r := range list {
+		all[r.ID] = r
+	}
+	return all
+}
+
+// create starts a sandbox that counts in memory, in a process whose pid is in a file in memory.
+func (h *host) create() string {
+	h.t.Helper()
+	said := h.sh(`wrenn run --keep -- sh -c 'setsid sleep 100000 </dev/null >/dev/null 2>&1 & echo $! >/dev/shm/pid' 2>&1`)
+	for _, word := range strings.Fields(said) {
+		if strings.HasPrefix(word, "cl-") {
+			return word
+		}
+	}
+	h.t.Fatalf("no sandbox: %s", said)
+	return ""
+}
+
+// alive fails the test unless the sandbox answers and its process runs on.
+func (h *host) alive(id string) {
+	h.t.Helper()
+	h.sh("wrenn exec " + id + ` -- sh -c 'test "$(cat /proc/$(cat /dev/shm/pid)/comm)" = sleep'`)
+}
+
+// demanding starts a unit that needs every controller, and removes it.
+const demanding = `unit=/run/systemd/system/demanding.service
+printf '%s\n' '[Service]' Type=oneshot ExecStart=true CPUWeight=50 IOWeight=50 AllowedCPUs=0 MemoryMax=100M TasksMax=10 >$unit
+systemctl daemon-reload; systemctl start demanding; rm $unit; systemctl daemon-reload`
+
+// TestAgentUnderSystemd has systemd start, restart, kill and stop the agent, and restart the host. But for the last, the machines never
+// notice: the same processes, in the same cgroups with the same limits, whatever systemd does to its own.
+func TestAgentUnderSystemd(t *testing.T) {
+	h := newHost(t)
+	h.sh("systemctl start wrenn-agent && wrenn agent status") // it answers as soon as it is started
+	running, paused := h.create(), h.create()
+	before := h.sh(processes)
+	if n := strings.Count(before, "\n") + 1; n != 4 {
+		t.Errorf("there are %d processes, want a machine and a pager for each of two:\n%s", n, before)
+	}
+	if at := h.sh("cat /proc/$(systemctl show -P MainPID wrenn-agent)/cgroup"); at != "0::/wrenn.slice/wrenn-agent.service" {
+		t.Errorf("the agent is in %s", at)
+	}
+	pid := h.sh("systemctl show -P MainPID wrenn-agent")
+	for _, step := range []string{
+		"systemctl daemon-reload",
+		"systemctl restart wrenn-agent && wrenn agent status",
+		"systemctl daemon-reexec",
+		// A unit that needs other controllers than there are, and then no longer does, has systemd write those of the root.
+		demanding,
+		"kill -9 $(systemctl show -P MainPID wrenn-agent); until wrenn agent status 2>/dev/null; do sleep 0.2; done",
+		"systemctl stop wrenn-agent; test $(systemctl show -P MainPID wrenn-agent) = 0; sleep 1",
+		"systemctl start wrenn-agent && wrenn agent status",
+	} {
+		h.sh(step)
+		if after := h.sh(processes); after != before {
+			t.Errorf("%s: there was\n%s\nand there is\n%s", step, before, after)
+		}
+	}
+	if again := h.sh("systemctl show -P MainPID wrenn-agent"); again == pid {
+		t.Errorf("the agent was not restarted: pid %s", pid)
+	}
+	h.alive(running)
+	h.alive(paused)
+	h.sh("wrenn pause " + paused)
+	h.restart()
+	h.afterRestart(running, paused)
+}
+
+// afterRestart looks that what was paused goes on where it was, that what ran is lost and says why, and that nothing else is left.
+func (h *host) afterRestart(running, paused string) {
+	h.t.Helper()
+	h.sh("systemctl start wrenn-agent && until wrenn agent status | grep -q lost; do sleep 0.2; done")
+	all := h.records()
+	lost := all[running]
+	if lost.State != "lost" || len(lost.Changes) == 0 || !strings.Contains(lost.Changes[len(lost.Changes)-1].Reason, "the host was restarted") {
+		h.t.Errorf("what ran is %+v", lost)
+	}
+	if all[paused].State != "paused" {
+		h.t.Errorf("what was paused is %+v", all[paused])
+	}
+	h.sh("wrenn resume " + paused)
+	h.alive(paused)
+	h.sh("wrenn rm " + paused + " " + running + " && systemctl stop wrenn-agent")
+	if left := h.sh("wrenn host sweep"); !strings.Contains(left, "nothing to sweep") || !strings.Contains(left, "left behind: nothing") {
+		h.t.Errorf("a sweep finds %s", left)
+	}
+	h.sh("test ! -e /sys/fs/cgroup/wrenn && test ! -e /sys/fs/cgroup/wrenn-pager && test -z \"$(ls /run/netns)\"")
+}
