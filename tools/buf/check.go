@@ -11,8 +11,11 @@ import (
 	"strings"
 )
 
-// check fails when a proto is against the rules or not formatted, or when the code beside the protos is not what they
-// generate.
+// baseline is the protos as they were last agreed on with their callers, as a descriptor set: a clone needs no history for it.
+const baseline = "proto/baseline.binpb"
+
+// check fails when a proto is against the rules or not formatted, when one breaks callers of the baseline, when the baseline lacks what
+// the protos have, or when the code beside the protos is not what they generate.
 func check(ctx context.Context, buf string) error {
 	if err := command(ctx, buf, "lint"); err != nil {
 		return err
@@ -25,10 +28,50 @@ func check(ctx context.Context, buf string) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
+	if err := compatible(ctx, buf, tmp); err != nil {
+		return err
+	}
 	if err := command(ctx, buf, "generate", "--output", tmp); err != nil {
 		return err
 	}
 	return compare(filepath.Join(tmp, "proto"), "proto")
+}
+
+// compatible fails when a caller made from the baseline can't be served any more, and when the baseline is not what the protos are now:
+// what is added goes into it in the same commit, so that the next one can't break it.
+func compatible(ctx context.Context, buf, tmp string) error {
+	if err := command(ctx, buf, "breaking", "--against", baseline); err != nil {
+		return fmt.Errorf("the protos break callers of %s; docs/development.md says what to do: %w", baseline, err)
+	}
+	now := filepath.Join(tmp, "now.binpb")
+	if err := describe(ctx, buf, now); err != nil {
+		return err
+	}
+	want, err := os.ReadFile(now)
+	if err != nil {
+		return err
+	}
+	have, err := os.ReadFile(baseline)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(want, have) {
+		return fmt.Errorf("%s lacks what is new in the protos; run 'go run ./tools/buf baseline' (make generate)", baseline)
+	}
+	return nil
+}
+
+// move puts the protos as they are into the baseline, unless that breaks its callers.
+func move(ctx context.Context, buf string) error {
+	if err := command(ctx, buf, "breaking", "--against", baseline); err != nil {
+		return err
+	}
+	return describe(ctx, buf, baseline)
+}
+
+// describe writes the protos as they are, without comments, to path.
+func describe(ctx context.Context, buf, path string) error {
+	return command(ctx, buf, "build", "--exclude-source-info", "--output", path)
 }
 
 // compare fails unless have holds the same generated files as want, with the same content.

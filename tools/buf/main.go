@@ -3,7 +3,8 @@
 //	go run ./tools/buf lint
 //	go run ./tools/buf format -d
 //	go run ./tools/buf generate
-//	go run ./tools/buf check      # lint, format, and whether the generated code is up to date
+//	go run ./tools/buf baseline   # what is new in the protos goes into the baseline, which no later change may break
+//	go run ./tools/buf check      # lint, format, breaking changes, and whether baseline and generated code are up to date
 //
 // It runs in the folder of buf.yaml, the top of the repository.
 package main
@@ -39,8 +40,11 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if len(args) == 1 && args[0] == "check" {
+	switch {
+	case len(args) == 1 && args[0] == "check":
 		return check(ctx, buf)
+	case len(args) == 1 && args[0] == "baseline":
+		return move(ctx, buf)
 	}
 	return command(ctx, buf, args...)
 }
