@@ -129,6 +129,7 @@ func Start(ctx context.Context, cfg Config) (_ *Agent, err error) {
 	a.metrics = newMetrics(a)
 	a.life, a.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	a.m.Watch(a.changed)
+	a.m.WatchWrites(a.metrics.recordWritten)
 	if err := a.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
 	}

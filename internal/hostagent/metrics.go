@@ -1,14 +1,17 @@
 package hostagent
 
 import (
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"wrenn.dev/wrenn/internal/errs/rpccode"
 	"wrenn.dev/wrenn/internal/hostagent/quota"
 	"wrenn.dev/wrenn/internal/sandbox"
+	"wrenn.dev/wrenn/internal/version"
 	"wrenn.dev/wrenn/internal/vmm"
 )
 
@@ -23,6 +26,7 @@ type metrics struct {
 	streams    prometheus.Gauge
 	fileCalls  *prometheus.CounterVec
 	fileBytes  *prometheus.CounterVec
+	writes     *prometheus.HistogramVec
 }
 
 // seconds are the bounds of the histograms: from a resume out of the page cache to the freeze of a large machine.
@@ -45,8 +49,10 @@ func newMetrics(a *Agent) *metrics {
 		streams:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "wrenn_command_streams", Help: "Streams of commands that are open."}),
 		fileCalls:  counter("wrenn_file_calls_total", "Calls on guests' files that have ended, by outcome: ok, or the error's code.", "call", "outcome"),
 		fileBytes:  counter("wrenn_file_bytes_total", "Bytes of guests' files that were read or written.", "direction"),
+		writes:     histogram("wrenn_record_write_seconds", "What it took to put a sandbox's record on disk, by outcome: ok or error.", "outcome"),
 	}
-	m.registry.MustRegister(m.operations, m.took, m.phases, m.changes, m.adopted, m.streams, m.fileCalls, m.fileBytes, &now{a})
+	m.registry.MustRegister(m.operations, m.took, m.phases, m.changes, m.adopted, m.streams, m.fileCalls, m.fileBytes, m.writes, &now{a},
+		newTaken(a), buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -57,6 +63,22 @@ func (m *metrics) operation(name, outcome string, took time.Duration, phases []v
 	for _, p := range phases {
 		m.phases.WithLabelValues(name, phaseLabel(p.Name)).Observe(p.Took.Seconds())
 	}
+}
+
+// recordWritten counts a record that was put on disk, or was not.
+func (m *metrics) recordWritten(took time.Duration, err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = "error"
+	}
+	m.writes.WithLabelValues(outcome).Observe(took.Seconds())
+}
+
+// buildInfo says which version the agent is.
+func buildInfo() prometheus.Collector {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "wrenn_build_info", Help: "Always 1, with the agent's version."}, []string{"version"})
+	g.WithLabelValues(version.String()).Set(1)
+	return g
 }
 
 // fileCall counts a call on a guest's files that has ended.
@@ -84,13 +106,30 @@ type now struct{ a *Agent }
 var (
 	sandboxesDesc  = prometheus.NewDesc("wrenn_sandboxes", "Sandboxes by state.", []string{"state"}, nil)
 	operationsDesc = prometheus.NewDesc("wrenn_operations_running", "Operations under way.", nil, nil)
-	usedDesc       = prometheus.NewDesc("wrenn_used", "What sandboxes take together.", []string{"resource"}, nil)
-	limitDesc      = prometheus.NewDesc("wrenn_limit", "What they may take; 0 is no limit.", []string{"resource"}, nil)
+	adoptingDesc   = prometheus.NewDesc("wrenn_adopting", "Sandboxes that are still to be taken over.", nil, nil)
+	slotsDesc      = prometheus.NewDesc("wrenn_network_slots_used", "Network slots that sandboxes have.", nil, nil)
+	slotsMostDesc  = prometheus.NewDesc("wrenn_network_slots_limit", "Network slots that there are.", nil, nil)
+	reservedDesc   = amountDescs("reserved", "What sandboxes were promised together")
+	limitDesc      = amountDescs("limit", "What sandboxes may be promised together, 0 for no limit")
 )
+
+// amountDescs are a quota's metrics: one each unit, in the order of amounts.
+func amountDescs(name, help string) []*prometheus.Desc {
+	var list []*prometheus.Desc
+	for _, unit := range []string{"sandboxes", "vcpus", "memory_bytes", "disk_bytes"} {
+		list = append(list, prometheus.NewDesc("wrenn_"+name+"_"+unit, help+".", nil, nil))
+	}
+	return list
+}
+
+// amounts are the numbers of an amount, in the order of amountDescs.
+func amounts(a quota.Amount) []float64 {
+	return []float64{float64(a.Sandboxes), float64(a.VCPUs), float64(a.MemoryMiB) * (1 << 20), float64(a.DiskBytes)}
+}
 
 // Describe implements prometheus.Collector.
 func (n *now) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sandboxesDesc, operationsDesc, usedDesc, limitDesc} {
+	for _, d := range slices.Concat([]*prometheus.Desc{sandboxesDesc, operationsDesc, adoptingDesc, slotsDesc, slotsMostDesc}, reservedDesc, limitDesc) {
 		ch <- d
 	}
 }
@@ -109,11 +148,15 @@ func (n *now) Collect(ch chan<- prometheus.Metric) {
 		gauge(sandboxesDesc, float64(states[s]), string(s))
 	}
 	gauge(operationsDesc, float64(n.a.running.Load()))
-	for desc, amount := range map[*prometheus.Desc]quota.Amount{usedDesc: n.a.ledger.Used(), limitDesc: n.a.ledger.Limits()} {
-		gauge(desc, float64(amount.Sandboxes), "sandboxes")
-		gauge(desc, float64(amount.VCPUs), "vcpus")
-		gauge(desc, float64(amount.MemoryMiB)*(1<<20), "memory_bytes")
-		gauge(desc, float64(amount.DiskBytes), "disk_bytes")
+	gauge(adoptingDesc, float64(n.a.adopting.Load()))
+	used, most := n.a.m.Slots()
+	gauge(slotsDesc, float64(used))
+	gauge(slotsMostDesc, float64(most))
+	for i, value := range amounts(n.a.ledger.Used()) {
+		gauge(reservedDesc[i], value)
+	}
+	for i, value := range amounts(n.a.ledger.Limits()) {
+		gauge(limitDesc[i], value)
 	}
 }
 

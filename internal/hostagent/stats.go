@@ -43,6 +43,31 @@ func (a *Agent) Stats(ctx context.Context, ids []string) ([]Stats, error) {
 
 // measure fills the stats in, and leaves out those that there are none of.
 func (a *Agent) measure(ctx context.Context, list []Stats) ([]Stats, error) {
+	some, failed := a.look(ctx, list)
+	if len(failed) > 0 {
+		return nil, failed[0]
+	}
+	return some, nil
+}
+
+// measureAll is measure of all sandboxes. Those that it fails for are counted.
+func (a *Agent) measureAll(ctx context.Context) (some []Stats, unmeasured int, err error) {
+	records, err := a.m.List()
+	if err != nil {
+		return nil, 0, err
+	}
+	var list []Stats
+	for _, r := range records {
+		if r.Machine != nil {
+			list = append(list, Stats{ID: r.ID})
+		}
+	}
+	some, failed := a.look(ctx, list)
+	return some, len(failed), nil
+}
+
+// look fills the stats in, and returns those that there are, and the errors of others that should be.
+func (a *Agent) look(ctx context.Context, list []Stats) (some []Stats, problems []error) {
 	failed := make([]error, len(list))
 	places := make(chan struct{}, statsWidth)
 	var wg sync.WaitGroup
@@ -54,14 +79,13 @@ func (a *Agent) measure(ctx context.Context, list []Stats) ([]Stats, error) {
 		})
 	}
 	wg.Wait()
-	var some []Stats
 	for i, err := range failed {
 		switch {
 		case err == nil:
 			some = append(some, list[i])
 		case !errors.Is(err, errs.ErrNotFound):
-			return nil, err
+			problems = append(problems, err)
 		}
 	}
-	return some, nil
+	return some, problems
 }

@@ -23,7 +23,10 @@ type Manager struct {
 	cfg    Config
 	builds *snapshot.Store
 
-	changed func(id string, c Change) // see Watch
+	naming sync.Mutex // held while a snapshot's name is looked for and given
+
+	changed func(id string, c Change)           // see Watch
+	wrote   func(took time.Duration, err error) // see WatchWrites
 }
 
 // NewManager checks the configuration's folder and returns a manager.
@@ -39,6 +42,20 @@ func NewManager(cfg Config) (*Manager, error) {
 
 // buildsDir is the folder of builds.
 func (m *Manager) buildsDir() string { return filepath.Join(m.cfg.StateDir, "builds") }
+
+// Slots says how many of this host's network slots sandboxes have, and how many there are.
+func (m *Manager) Slots() (used, most int) {
+	records, err := m.List()
+	if err != nil {
+		return 0, m.cfg.Slots
+	}
+	for _, r := range records {
+		if r.Slot != nil {
+			used++
+		}
+	}
+	return used, m.cfg.Slots
+}
 
 func (m *Manager) uid(slot int) int { return m.cfg.UIDBase + slot }
 
@@ -78,7 +95,7 @@ func (m *Manager) newFolder(r *Record) (f *folder, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f.tell = m.changed
+	f.tell, f.wrote = m.changed, m.wrote
 	if err := f.write(r); err != nil {
 		return nil, errors.Join(err, f.remove())
 	}
@@ -128,7 +145,7 @@ func (m *Manager) hold(id string) (f *folder, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f.tell = m.changed
+	f.tell, f.wrote = m.changed, m.wrote
 	return f, nil
 }
 

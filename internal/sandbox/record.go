@@ -120,6 +120,8 @@ type folder struct {
 	path string
 	lock *os.File
 	tell func(id string, c Change) // of each change of state that is on disk; nil tells nobody
+	// wrote is told of each record that was put on disk, or was not; nil tells nobody.
+	wrote func(took time.Duration, err error)
 }
 
 // ErrInUse is the ErrUnavailable of a sandbox that a living process works on, be it for a moment only.
@@ -171,8 +173,17 @@ func (d *folder) remove() error {
 }
 
 // write puts the record on disk: whole and durable, or not at all.
-func (d *folder) write(r *Record) error {
-	if err := statefile.Write(filepath.Join(d.path, recordName), r); err != nil {
+func (d *folder) write(r *Record) (err error) {
+	if d.wrote != nil {
+		began := time.Now()
+		defer func() { d.wrote(time.Since(began), err) }()
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(d.path, recordName+".new")
+	if err := writeSynced(tmp, append(data, '\n')); err != nil {
 		return fmt.Errorf("write the record of %s: %w", r.ID, err)
 	}
 	if d.tell != nil {

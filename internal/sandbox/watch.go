@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"time"
 
 	"wrenn.dev/wrenn/internal/cleanup"
 )
@@ -9,6 +10,10 @@ import (
 // Watch has changed called for every change of state that this manager puts on disk, and for the end of each sandbox that it
 // takes apart, in the order of each sandbox. It must not block. Call Watch before anything else.
 func (m *Manager) Watch(changed func(id string, c Change)) { m.changed = changed }
+
+// WatchWrites has wrote called for every record that this manager puts on disk or fails to, with the time that it took. It must not block.
+// Call WatchWrites before anything else.
+func (m *Manager) WatchWrites(wrote func(took time.Duration, err error)) { m.wrote = wrote }
 
 // Ended is closed when the sandbox has ended by itself and that is on record. It stays open when it is paused, left or destroyed.
 func (s *Sandbox) Ended() <-chan struct{} { return s.over }

@@ -24,7 +24,7 @@ func TestStatusMetricsAndLogs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{`wrenn_sandboxes{state="running"} 1`, `wrenn_sandboxes{state="lost"} 0`, `wrenn_limit{resource="sandboxes"} 9`,
+	for _, line := range []string{`wrenn_sandboxes{state="running"} 1`, `wrenn_sandboxes{state="lost"} 0`, `wrenn_limit_sandboxes 9`, `wrenn_reserved_memory_bytes 2.68435456e+08`,
 		`wrenn_operations_total{operation="create",outcome="ok"} 1`, `wrenn_operation_phase_seconds_count{operation="create",phase="disk"} 1`,
 		`wrenn_operation_phase_seconds_count{operation="create",phase="wake.guest"} 1`, `wrenn_state_changes_total{state="running"}`} {
 		if !strings.Contains(m.Msg.GetText(), line) {
