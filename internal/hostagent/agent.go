@@ -98,6 +98,8 @@ type Agent struct {
 	mu       sync.Mutex
 	stopping bool
 	boxes    map[string]*box
+
+	maxBuried int // a test has fewer
 }
 
 var errStopping = fmt.Errorf("the agent is stopping: %w", errs.ErrUnavailable)
@@ -119,7 +121,7 @@ func Start(ctx context.Context, cfg Config) (_ *Agent, err error) {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, m: cfg.Manager, log: cfg.Log, started: time.Now(), made: map[string]string{}, ledger: quota.New(cfg.Limits),
-		events: events.New[Event](maxEvents), boxes: map[string]*box{}}
+		events: events.New[Event](maxEvents), boxes: map[string]*box{}, maxBuried: maxBuried}
 	if a.lock, err = lockFile(filepath.Join(dir, "lock")); err != nil {
 		return nil, err
 	}

@@ -64,11 +64,7 @@ type box struct {
 	timer    *time.Timer
 	commands map[uint32]*command
 	quiet    chan struct{} // closed when the guest takes calls again; nil while it does
-	words    logs          // the last ones of a machine that ended
 }
-
-// logs is the end of what a machine has written.
-type logs struct{ vmm, console string }
 
 func newBox(id string, expire func(*box)) *box {
 	return &box{id: id, line: make(chan struct{}, 1), expire: expire, commands: map[uint32]*command{}}
@@ -99,7 +95,6 @@ func (b *box) hold(sb *sandbox.Sandbox, guest Guest, n note) (context.Context, c
 	defer b.mu.Unlock()
 	b.sb, b.guest, b.note = sb, guest, n
 	b.live, b.end = context.WithCancelCause(context.Background())
-	b.words = logs{}
 	b.since = time.Now()
 	b.arm()
 	return b.live, b.end

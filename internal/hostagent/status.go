@@ -1,6 +1,7 @@
 package hostagent
 
 import (
+	"context"
 	"time"
 
 	"wrenn.dev/wrenn/internal/hostagent/quota"
@@ -23,18 +24,18 @@ func (a *Agent) Status() Status {
 		Used: a.ledger.Used(), Limits: a.ledger.Limits(), LastEvent: a.events.Last()}
 }
 
-// Logs returns the end of what a sandbox's machine has written: the VMM's log and the guest's console, at most limit bytes of each, made
-// fit to be shown. Of a machine that ended by itself while this agent watched, they are as they were then; of one that has none, empty.
-func (a *Agent) Logs(id string, limit int) (vmm, console string, err error) {
+// Logs returns the end of what a sandbox's machine has written, at most limit bytes of each. Of a machine that ended by itself while an
+// agent watched, they are as they were then; of one that has none, empty.
+func (a *Agent) Logs(ctx context.Context, id string, limit int) (sandbox.Logs, error) {
 	b, err := a.box(id)
 	if err != nil {
-		return "", "", err
+		return sandbox.Logs{}, err
 	}
 	if sb := b.held(); sb != nil {
-		vmm, console = sb.Machine.ConsoleTail(limit)
-		return vmm, console, nil
+		var l sandbox.Logs
+		l.VMM, l.Console = sb.Machine.ConsoleTail(limit)
+		return l, nil
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.words.vmm[max(0, len(b.words.vmm)-limit):], b.words.console[max(0, len(b.words.console)-limit):], nil
+	l, err := a.m.KeptLogs(ctx, id)
+	return l.Tail(limit), err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -241,22 +242,18 @@ func (a *Agent) endOf(id string) error {
 	return fmt.Errorf("sandbox %s has ended: %s: %w", id, r.Changes[len(r.Changes)-1].Reason, errs.ErrUnavailable)
 }
 
-// lastWords is how much of the log and console of a machine that ended is kept, in bytes of each.
-const lastWords = 64 << 10
+// maxBuried is how many records of sandboxes that ended by themselves are kept: the oldest goes first.
+const maxBuried = 1024
 
-// bury removes what a sandbox that ended by itself has on the host. Its record, which says why, stays for a while.
+// bury removes what a sandbox that ended by itself has on the host. Its record, which says why, stays for a while, with what its machine
+// wrote last.
 func (a *Agent) bury(b *box, sb *sandbox.Sandbox) {
 	_, _ = perform(a.life, a, b, job{"bury", shortTime}, func(ctx context.Context, _ *operation) (struct{}, error) {
 		if b.held() != sb {
 			return struct{}{}, nil // it was destroyed meanwhile
 		}
-		var words logs
-		words.vmm, words.console = sb.Machine.ConsoleTail(lastWords)
 		err := sb.Clear(ctx)
 		b.drop(a.endOf(b.id))
-		b.mu.Lock()
-		b.words = words
-		b.mu.Unlock()
 		if err != nil { // the sweep of the next agent tries again
 			return struct{}{}, err
 		}
@@ -264,4 +261,27 @@ func (a *Agent) bury(b *box, sb *sandbox.Sandbox) {
 		b.later(a.cfg.Retention)
 		return struct{}{}, nil
 	})
+	a.limitBuried(a.maxBuried)
 }
+
+// limitBuried removes the oldest records of sandboxes that ended by themselves when there are more than so many: guests that end as soon
+// as they start fill no disk.
+func (a *Agent) limitBuried(most int) {
+	records, err := a.m.List()
+	if err != nil {
+		a.log.Error("the records can't be listed", "error", err)
+		return
+	}
+	buried := slices.DeleteFunc(records, func(r sandbox.Record) bool { return r.State != sandbox.Failed && r.State != sandbox.Lost })
+	if len(buried) <= most {
+		return
+	}
+	slices.SortFunc(buried, func(r, s sandbox.Record) int { return lastChange(r).Compare(lastChange(s)) })
+	for _, r := range buried[:len(buried)-most] {
+		if _, err := a.Destroy(a.life, r.ID, fmt.Sprintf("%d that ended after it are kept", most)); err != nil && !errors.Is(err, errs.ErrNotFound) {
+			a.log.Error("an old record can't be removed", "sandbox", r.ID, "error", err)
+		}
+	}
+}
+
+func lastChange(r sandbox.Record) time.Time { return r.Changes[len(r.Changes)-1].Time }

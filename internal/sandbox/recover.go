@@ -42,14 +42,22 @@ func (r Record) FreezeTime() time.Duration { return freezeTime(r.Parts) }
 // Known lists every id that any driver or the state folder has something of, sorted: what Recover is to look at.
 func (m *Manager) Known(ctx context.Context) ([]string, error) { return m.known(ctx) }
 
-// Tidy removes what no sandbox has any more: what the network kept ready, references, builds and working sets that nothing needs. It
+// Tidy removes what no sandbox has any more: what the network and the VMM kept ready, references, builds and working sets that nothing needs. It
 // does Maintain as well. A sandbox that it looks at is in use for that moment.
 func (m *Manager) Tidy(ctx context.Context) error {
 	var failed []error
-	for _, tidy := range []func(context.Context) error{m.cfg.Network.Close, m.sweepRefs, m.Maintain, m.sweepWorkingSets} {
+	for _, tidy := range []func(context.Context) error{m.cfg.Network.Close, m.tidyMachines, m.sweepRefs, m.Maintain, m.sweepWorkingSets} {
 		failed = append(failed, tidy(ctx))
 	}
 	return errors.Join(failed...)
+}
+
+// tidyMachines removes what the VMM's driver keeps for starts and no machine has used for long.
+func (m *Manager) tidyMachines(ctx context.Context) error {
+	if t, ok := m.cfg.VMM.(vmm.Tidier); ok {
+		return t.Tidy(ctx)
+	}
+	return nil
 }
 
 // Recovered is what became of a sandbox that had no owner.

@@ -88,13 +88,15 @@ func (s *Sandbox) Held() bool {
 	return s.folder != nil
 }
 
-// Clear removes all that a sandbox which has ended by itself has on the host. Its record stays until Manager.Destroy, and says why.
+// Clear removes all that a sandbox which has ended by itself has on the host. Its record stays until Manager.Destroy, and says why,
+// and so does what its machine wrote last.
 func (s *Sandbox) Clear(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.folder == nil {
 		return s.gone()
 	}
+	s.folder.keepLogs(s.Machine)
 	s.close()
 	if err := s.manager.clear(ctx, s.folder, s.record); err != nil {
 		return err

@@ -227,6 +227,12 @@ type Inspector interface {
 	Inspect(ctx context.Context, id string) (Confinement, error)
 }
 
+// Tidier is what a driver can also be that keeps on the host what speeds up the next start. It is found by type assertion.
+type Tidier interface {
+	// Tidy removes what of it no machine has used for long.
+	Tidy(ctx context.Context) error
+}
+
 // Meter is what a driver can also be that knows what its machines take of the host. It is found by type assertion.
 type Meter interface {
 	// Usage returns what a machine takes, its VMM included. ErrNotFound when the id has none.

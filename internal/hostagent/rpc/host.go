@@ -94,12 +94,12 @@ func sendEvent(stream *connect.ServerStream[pb.EventsResponse], e events.Event[h
 const defaultLogBytes = 16 << 10
 
 // Logs implements HostService.
-func (h *host) Logs(_ context.Context, req *connect.Request[pb.LogsRequest]) (*connect.Response[pb.LogsResponse], error) {
-	vmm, console, err := h.a.Logs(req.Msg.GetId(), int(cmp.Or(req.Msg.GetMaxBytes(), defaultLogBytes)))
+func (h *host) Logs(ctx context.Context, req *connect.Request[pb.LogsRequest]) (*connect.Response[pb.LogsResponse], error) {
+	l, err := h.a.Logs(ctx, req.Msg.GetId(), int(cmp.Or(req.Msg.GetMaxBytes(), defaultLogBytes)))
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&pb.LogsResponse{Vmm: strings.ToValidUTF8(vmm, ""), Console: strings.ToValidUTF8(console, "")}), nil
+	return connect.NewResponse(&pb.LogsResponse{Vmm: strings.ToValidUTF8(l.VMM, ""), Console: strings.ToValidUTF8(l.Console, "")}), nil
 }
 
 // Stats implements HostService.

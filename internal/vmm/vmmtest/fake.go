@@ -232,8 +232,11 @@ func (m *fakeMachine) Exit() vmm.Exit { return m.p.exit }
 // Timings are the steps of the start.
 func (m *fakeMachine) Timings() []vmm.Step { return m.timings }
 
-// ConsoleTail returns nothing: a fake says nothing.
-func (m *fakeMachine) ConsoleTail(int) (vmmLog, console string) { return "", "" }
+// ConsoleTail returns the end of a log that names the machine, and no console.
+func (m *fakeMachine) ConsoleTail(limit int) (vmmLog, console string) {
+	log := "the log of " + m.Handle().ID
+	return log[max(0, len(log)-limit):], ""
+}
 
 // Close has nothing to give up.
 func (m *fakeMachine) Close() error { return nil }

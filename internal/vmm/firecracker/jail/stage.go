@@ -64,6 +64,15 @@ func copyTo(dir, path string, src *os.File) error {
 	return err
 }
 
+// Tidy removes the copies that no jail has linked and none has used for a day.
+func (b Base) Tidy() error {
+	err := prune(b.stageDir, time.Now())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // prune removes the copies that no jail has linked and none has used for a while.
 func prune(dir string, now time.Time) error {
 	entries, err := os.ReadDir(dir)
