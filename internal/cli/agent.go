@@ -47,7 +47,8 @@ It takes over all sandboxes that run, and its end leaves them running: it may be
 Those that were running when the machine went down are 'lost', with the reason; paused ones are paused.
 
 The limits are refused before anything is made: --max-sandboxes, --max-vcpus and --max-memory count the sandboxes that have a
-machine, --max-disk the paused ones as well, each with the size of its disk.
+machine, --max-disk the paused ones as well, each with the size of its disk and of its memory, which is on the disk while it is paused,
+and what snapshots and the templates' warm builds take.
 
 SIGTERM and Ctrl-C stop it: operations under way are brought to their end first.`,
 		Example: `  wrenn agent --max-memory 48G --max-disk 500G
@@ -72,7 +73,7 @@ func (f *agentFlags) register(cmd *cobra.Command) {
 	fl.IntVar(&f.maxSandboxes, "max-sandboxes", 0, "most sandboxes that run at once (default: no limit)")
 	fl.IntVar(&f.maxVCPUs, "max-vcpus", 0, "most virtual CPUs of all together (default: no limit)")
 	fl.StringVar(&f.maxMemory, "max-memory", "", "most memory of all together, such as 48G (default: nine tenths of the machine's)")
-	fl.StringVar(&f.maxDisk, "max-disk", "", "most disk of all together, paused ones included, such as 500G (default: no limit)")
+	fl.StringVar(&f.maxDisk, "max-disk", "", "most disk of all together, paused ones and snapshots included, such as 500G (default: no limit)")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json, on standard error")
 	fl.BoolVar(&f.destroyOnExit, "destroy-on-exit", false, "destroy all sandboxes when it is told to stop")
 }

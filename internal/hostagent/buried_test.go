@@ -3,7 +3,6 @@ package hostagent_test
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/hostagent"
@@ -38,16 +37,6 @@ func TestLogsOutliveTheAgent(t *testing.T) {
 	}
 	if _, err := second.Logs(t.Context(), sb.ID, 4); !errors.Is(err, errs.ErrNotFound) {
 		t.Errorf("of one that is gone: %v", err)
-	}
-}
-
-// unused waits until the sandboxes take nothing.
-func (w *world) unused(a *hostagent.Agent) {
-	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); a.Status().Used != (quota.Amount{}); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("they still take %+v", a.Status().Used)
-		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/hostagent/quota"
 	"wrenn.dev/wrenn/internal/sandbox"
 	"wrenn.dev/wrenn/internal/vmm"
 )
@@ -186,7 +187,8 @@ func (a *Agent) clones(n note, forked []sandbox.Forked, err error) ([]Clone, err
 // Snapshot is a frozen sandbox under a name.
 type Snapshot struct{ Name, Build string }
 
-// CreateSnapshot freezes a running sandbox under a name. It runs on. Errors are those of sandbox.Sandbox.Snapshot.
+// CreateSnapshot freezes a running sandbox under a name. It runs on. Errors are those of sandbox.Sandbox.Snapshot, and
+// ErrResourceExhausted when the host's limit of disk leaves no room for all that it may take: then nothing was made.
 func (a *Agent) CreateSnapshot(ctx context.Context, id, name string) (Snapshot, []vmm.Step, error) {
 	j, b, err := a.frozenJob("snapshot", id, shortTime)
 	if err != nil {
@@ -197,6 +199,18 @@ func (a *Agent) CreateSnapshot(ctx context.Context, id, name string) (Snapshot, 
 		if err != nil {
 			return Snapshot{}, err
 		}
+		r, err := a.m.Get(id)
+		if err != nil {
+			return Snapshot{}, err
+		}
+		holder := "snapshot of " + id
+		if err := a.ledger.Reserve(holder, quota.Amount{DiskBytes: buildBytes(r.Parts.MemoryMiB, r.Parts.DiskBytes)}); err != nil {
+			return Snapshot{}, err
+		}
+		defer func() {
+			a.countStored()
+			a.ledger.Set(holder, quota.Amount{})
+		}()
 		defer b.hush()()
 		steps, err := sb.Snapshot(ctx, name)
 		o.add(steps...)
@@ -228,6 +242,7 @@ func (a *Agent) ListSnapshots(after string, limit int) (list []Snapshot, more bo
 // DeleteSnapshot removes a snapshot. Errors are those of sandbox.Manager.DeleteSnapshot.
 func (a *Agent) DeleteSnapshot(ctx context.Context, name string) error {
 	_, err := perform(ctx, a, nil, job{"delete-snapshot", shortTime}, func(ctx context.Context, _ *operation) (struct{}, error) {
+		defer a.countStored()
 		return struct{}{}, a.m.DeleteSnapshot(ctx, name)
 	})
 	return err

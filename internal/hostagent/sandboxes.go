@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"wrenn.dev/wrenn/internal/errs"
-	"wrenn.dev/wrenn/internal/hostagent/quota"
 	"wrenn.dev/wrenn/internal/id"
 	"wrenn.dev/wrenn/internal/sandbox"
 	"wrenn.dev/wrenn/internal/vmm"
@@ -60,9 +59,11 @@ func (a *Agent) Create(ctx context.Context, spec Spec) (Info, []vmm.Step, error)
 	spec.ID, spec.Keep, spec.Note = id.New(), true, n.encode()
 	b := newBox(spec.ID, a.expire)
 	return performed(ctx, a, b, job{"create", startTime}, func(ctx context.Context, o *operation) (Info, error) {
-		if err := a.room(ctx, &spec.Spec); err != nil {
+		done, err := a.room(ctx, &spec.Spec)
+		if err != nil {
 			return Info{}, err
 		}
+		defer done()
 		a.mu.Lock()
 		a.boxes[b.id] = b
 		a.mu.Unlock()
@@ -101,14 +102,6 @@ func (a *Agent) madeWith(key string) (sandbox.Record, bool) {
 	}
 	r, err := a.m.Get(a.made[key])
 	return r, err == nil && r.State != sandbox.Starting && r.State != sandbox.Stopping
-}
-
-// room fills the spec's sizes and takes them from what the host has.
-func (a *Agent) room(ctx context.Context, spec *sandbox.Spec) error {
-	if err := a.m.Check(ctx, spec); err != nil {
-		return err
-	}
-	return a.ledger.Reserve(spec.ID, quota.Amount{Sandboxes: 1, VCPUs: spec.VCPUs, MemoryMiB: int64(spec.MemoryMiB), DiskBytes: spec.DiskBytes})
 }
 
 // Get returns a sandbox. ErrNotFound when there is none.

@@ -13,18 +13,6 @@ import (
 	"wrenn.dev/wrenn/internal/sandbox"
 )
 
-// amountOf is what a sandbox takes in the state that it is in.
-func amountOf(r sandbox.Record) quota.Amount {
-	full := quota.Amount{Sandboxes: 1, VCPUs: r.Parts.VCPUs, MemoryMiB: int64(r.Parts.MemoryMiB), DiskBytes: r.Parts.DiskBytes}
-	switch r.State {
-	case sandbox.Paused:
-		return full.Asleep()
-	case sandbox.Failed, sandbox.Lost, sandbox.Stopped, sandbox.Unreadable:
-		return quota.Amount{}
-	}
-	return full
-}
-
 // takeOver puts every sandbox of the host into a box, counts what it takes, and begins to bring each into a state in which it can stay.
 func (a *Agent) takeOver(ctx context.Context) error {
 	records, err := a.m.List()
@@ -37,6 +25,7 @@ func (a *Agent) takeOver(ctx context.Context) error {
 			a.made[key] = r.ID
 		}
 	}
+	a.countStored()
 	ids, err := a.m.Known(ctx)
 	if err != nil {
 		return err
@@ -76,6 +65,7 @@ func (a *Agent) maintain() {
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
 			defer context.AfterFunc(a.life, cancel)() // it may be ended at any time
+			defer a.countStored()
 			return struct{}{}, a.m.Tidy(ctx)
 		})
 		select {

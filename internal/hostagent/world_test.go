@@ -155,3 +155,18 @@ func (w *world) until(a *hostagent.Agent, id string, want sandbox.State) hostage
 	w.t.Fatalf("%s is %s, want %s", id, w.state(a, id), want)
 	return hostagent.Info{}
 }
+
+// unused says whether sandboxes take nothing: what is left is a warm build, far less than a disk.
+func unused(used quota.Amount) bool {
+	return used.DiskBytes < 1<<20 && used == quota.Amount{DiskBytes: used.DiskBytes}
+}
+
+// unused waits until they take nothing.
+func (w *world) unused(a *hostagent.Agent) {
+	w.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !unused(a.Status().Used); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("they still take %+v", a.Status().Used)
+		}
+	}
+}

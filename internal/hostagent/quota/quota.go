@@ -26,7 +26,7 @@ func (a Amount) Times(n int) Amount {
 	return Amount{a.Sandboxes * n, a.VCPUs * n, a.MemoryMiB * int64(n), a.DiskBytes * int64(n)}
 }
 
-// Asleep is what is left of it when the sandbox is paused: its disk.
+// Asleep is what is left of it when the sandbox is paused: its part of the disk.
 func (a Amount) Asleep() Amount { return Amount{DiskBytes: a.DiskBytes} }
 
 // Ledger says who has what. Its methods may be called from several goroutines.
