@@ -15,17 +15,23 @@ type envd struct{}
 
 // Ready implements sandbox.Guest.
 func (envd) Ready(ctx context.Context, dial sandbox.DialFunc, token string) error {
-	return client.New(client.DialFunc(dial), token).WaitReady(ctx)
+	c := client.New(client.DialFunc(dial), token)
+	defer c.Close() // its connections would stay, when the guest is gone as well
+	return c.WaitReady(ctx)
 }
 
 // Quiesce implements sandbox.Guest.
 func (envd) Quiesce(ctx context.Context, dial sandbox.DialFunc, token string) error {
-	return client.New(client.DialFunc(dial), token).Quiesce(ctx)
+	c := client.New(client.DialFunc(dial), token)
+	defer c.Close()
+	return c.Quiesce(ctx)
 }
 
 // Awake implements sandbox.Guest.
 func (envd) Awake(ctx context.Context, dial sandbox.DialFunc, token string) ([]vmm.Step, error) {
-	awake, err := client.New(client.DialFunc(dial), token).WaitAwake(ctx)
+	c := client.New(client.DialFunc(dial), token)
+	defer c.Close()
+	awake, err := c.WaitAwake(ctx)
 	if err != nil {
 		return nil, err
 	}
