@@ -28,9 +28,13 @@ type agentFlags struct {
 	tlsCert, tlsKey, clientCA     string
 	maxSandboxes, maxVCPUs        int
 	maxMemory, maxDisk            string
+	warmSlots                     int
 	logFormat                     string
 	destroyOnExit                 bool
 }
+
+// defaultWarmSlots is enough for starts that come one after the other; most of a burst finds none ready.
+const defaultWarmSlots = 4
 
 // defaultSocket is where an agent listens.
 const defaultSocket = "/run/wrenn/agent.sock"
@@ -74,13 +78,14 @@ func (f *agentFlags) register(cmd *cobra.Command) {
 	fl.IntVar(&f.maxVCPUs, "max-vcpus", 0, "most virtual CPUs of all together (default: no limit)")
 	fl.StringVar(&f.maxMemory, "max-memory", "", "most memory of all together, such as 48G (default: nine tenths of the machine's)")
 	fl.StringVar(&f.maxDisk, "max-disk", "", "most disk of all together, paused ones and snapshots included, such as 500G (default: no limit)")
+	fl.IntVar(&f.warmSlots, "warm-slots", defaultWarmSlots, "network slots that are kept ready for sandboxes to come")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json, on standard error")
 	fl.BoolVar(&f.destroyOnExit, "destroy-on-exit", false, "destroy all sandboxes when it is told to stop")
 }
 
 // limits turns the flags into what all sandboxes may take.
 func (f *agentFlags) limits() (quota.Amount, error) {
-	for flag, n := range map[string]int{"--max-sandboxes": f.maxSandboxes, "--max-vcpus": f.maxVCPUs} {
+	for flag, n := range map[string]int{"--max-sandboxes": f.maxSandboxes, "--max-vcpus": f.maxVCPUs, "--warm-slots": f.warmSlots} {
 		if n < 0 {
 			return quota.Amount{}, errs.Field(flag, fmt.Sprintf("%d is out of range", n), "give 1 or more, or leave it out")
 		}
@@ -168,7 +173,7 @@ func runAgent(ctx context.Context, s streams, host *hostFlags, f *agentFlags) er
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a, err := hostagent.Start(ctx, hostagent.Config{Manager: parts.Manager, StateDir: parts.StateDir, Limits: limits, Log: log})
+	a, err := hostagent.Start(ctx, hostagent.Config{Manager: parts.Manager, StateDir: parts.StateDir, Limits: limits, WarmSlots: f.warmSlots, Log: log})
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wrenn.dev/wrenn/internal/cleanup"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/guest/client"
 	"wrenn.dev/wrenn/internal/hostagent/events"
@@ -53,6 +54,8 @@ type Config struct {
 	Limits quota.Amount
 	// Retention is how long the record of a sandbox that ended by itself or was lost stays; zero is DefaultRetention.
 	Retention time.Duration
+	// WarmSlots is how many network slots are kept ready for sandboxes to come.
+	WarmSlots int
 	// Log gets a line of each operation and of each change of state; nil is slog's default.
 	Log *slog.Logger
 	// Guest speaks to a guest; nil is client.New.
@@ -132,6 +135,10 @@ func Start(ctx context.Context, cfg Config) (_ *Agent, err error) {
 	a.life, a.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	a.m.Watch(a.changed)
 	a.m.WatchWrites(a.metrics.recordWritten)
+	report := func(err error) { a.log.Error("network", "error", err) }
+	if err := a.m.KeepReady(ctx, cfg.WarmSlots, report); err != nil {
+		return nil, errors.Join(err, a.Close(ctx))
+	}
 	if err := a.takeOver(ctx); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
 	}
@@ -186,7 +193,7 @@ func (a *Agent) Close(ctx context.Context) error {
 			sb.Leave()
 		}
 	}
-	return errors.Join(err, a.lock.Close())
+	return errors.Join(err, cleanup.Do(ctx, a.m.StopReady), a.lock.Close())
 }
 
 // DestroyAll destroys every sandbox that runs in the agent's hands, for an operator who wants none to outlive it. Paused ones stay.

@@ -108,6 +108,8 @@ var (
 	operationsDesc = prometheus.NewDesc("wrenn_operations_running", "Operations under way.", nil, nil)
 	adoptingDesc   = prometheus.NewDesc("wrenn_adopting", "Sandboxes that are still to be taken over.", nil, nil)
 	slotsDesc      = prometheus.NewDesc("wrenn_network_slots_used", "Network slots that sandboxes have.", nil, nil)
+	readyDesc      = prometheus.NewDesc("wrenn_network_slots_ready", "Network slots that are built and no sandbox's yet.", nil, nil)
+	readyTakenDesc = prometheus.NewDesc("wrenn_network_slots_taken_total", "Network slots that sandboxes took while some are kept ready, by whether theirs was.", []string{"ready"}, nil)
 	slotsMostDesc  = prometheus.NewDesc("wrenn_network_slots_limit", "Network slots that there are.", nil, nil)
 	reservedDesc   = amountDescs("reserved", "What sandboxes were promised together")
 	limitDesc      = amountDescs("limit", "What sandboxes may be promised together, 0 for no limit")
@@ -129,7 +131,7 @@ func amounts(a quota.Amount) []float64 {
 
 // Describe implements prometheus.Collector.
 func (n *now) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range slices.Concat([]*prometheus.Desc{sandboxesDesc, operationsDesc, adoptingDesc, slotsDesc, slotsMostDesc}, reservedDesc, limitDesc) {
+	for _, d := range slices.Concat([]*prometheus.Desc{sandboxesDesc, operationsDesc, adoptingDesc, slotsDesc, slotsMostDesc, readyDesc, readyTakenDesc}, reservedDesc, limitDesc) {
 		ch <- d
 	}
 }
@@ -152,6 +154,11 @@ func (n *now) Collect(ch chan<- prometheus.Metric) {
 	used, most := n.a.m.Slots()
 	gauge(slotsDesc, float64(used))
 	gauge(slotsMostDesc, float64(most))
+	ready := n.a.m.Ready()
+	gauge(readyDesc, float64(ready.Ready))
+	for was, count := range map[string]uint64{"true": ready.Hits, "false": ready.Misses} {
+		ch <- prometheus.MustNewConstMetric(readyTakenDesc, prometheus.CounterValue, float64(count), was)
+	}
 	for i, value := range amounts(n.a.ledger.Used()) {
 		gauge(reservedDesc[i], value)
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"wrenn.dev/wrenn/internal/disk"
 	"wrenn.dev/wrenn/internal/pager"
 )
 
@@ -66,16 +65,15 @@ func (t *taken) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		t.a.log.Error("the records can't be listed", "error", err)
 	}
-	var machines, pagers, fullest, failed float64
-	var stores disk.Usage
+	var machines, pagers, used, capacity, host, fullest, failed float64
 	for _, s := range list {
 		machines += float64(s.Machine.MemoryBytes)
 		if s.Pager != nil {
 			pagers += float64(s.Pager.MemoryBytes)
 		}
-		stores.UsedBytes += s.Disk.UsedBytes
-		stores.CapacityBytes += s.Disk.CapacityBytes
-		stores.HostBytes += s.Disk.HostBytes
+		used += float64(s.Disk.UsedBytes)
+		capacity += float64(s.Disk.CapacityBytes)
+		host += float64(s.Disk.HostBytes)
 		if s.Disk.CapacityBytes > 0 {
 			fullest = max(fullest, float64(s.Disk.UsedBytes)/float64(s.Disk.CapacityBytes))
 		}
@@ -84,8 +82,7 @@ func (t *taken) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	present, sum := t.add(list)
-	values := []float64{float64(len(list)), float64(unmeasured), machines, pagers, present, float64(stores.UsedBytes),
-		float64(stores.CapacityBytes), float64(stores.HostBytes), fullest, failed}
+	values := []float64{float64(len(list)), float64(unmeasured), machines, pagers, present, used, capacity, host, fullest, failed}
 	for i, d := range takenGauges {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, values[i])
 	}

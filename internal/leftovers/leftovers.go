@@ -63,7 +63,9 @@ const (
 	loopDir     = "loops"
 	lockFile    = "lock"
 	recordFile  = "record.json"
-	maxReadSize = 1 << 20 // bounds what is read of one file
+	readyOwner  = "ready"       // has the network slots that are built and no sandbox's yet
+	readyLock   = "slots.ready" // locked by the process that keeps them
+	maxReadSize = 1 << 20       // bounds what is read of one file
 )
 
 // Find lists everything of ours on the host, sorted. An object that vanishes meanwhile is not reported.
@@ -167,6 +169,9 @@ func (h *host) living() (map[string]bool, error) {
 		return nil, err
 	}
 	living := map[string]bool{}
+	if isLocked(locked, filepath.Join(h.state, readyLock)) {
+		living[readyOwner] = true
+	}
 	for _, e := range entries {
 		owner, ok := parseID(e)
 		if !ok {

@@ -31,7 +31,7 @@ func (h *host) namespaces() ([]Object, error) {
 	return list, nil
 }
 
-// slotOwner is the sandbox that has a slot.
+// slotOwner is the sandbox that has a slot, or readyOwner.
 func (h *host) slotOwner(slot string) string {
 	if strings.ContainsRune(slot, '/') {
 		return ""
@@ -39,6 +39,9 @@ func (h *host) slotOwner(slot string) string {
 	target, err := os.Readlink(filepath.Join(h.state, slotDir, slot))
 	if err != nil {
 		return ""
+	}
+	if target == readyOwner {
+		return readyOwner
 	}
 	owner, _ := parseID(target)
 	return owner

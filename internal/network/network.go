@@ -78,3 +78,23 @@ type Driver interface {
 	// Close removes what serves all slots (the host's table) if no slot is taken.
 	Close(ctx context.Context) error
 }
+
+// Readier is a Driver that keeps slots ready, which makes Acquire faster. It is an optional capability, found by type assertion.
+type Readier interface {
+	Driver
+	// KeepReady builds slots for sandboxes to come, in the background, until want of them are ready, and others when those are taken. A ready
+	// slot lets nothing pass; Acquire puts the policy in force. They count among all slots, and give way when there is no other free.
+	// Failures to build one are reported, and it is tried again. One process of a host keeps slots ready: ErrUnavailable when another
+	// does. What one that was killed has left, the next one removes, and Close.
+	KeepReady(ctx context.Context, want int, uid func(slot int) int, report func(error)) error
+	// StopReady removes the ready slots and builds no others.
+	StopReady(ctx context.Context) error
+	// Ready says how many there are.
+	Ready() Readiness
+}
+
+// Readiness is what there is of ready slots.
+type Readiness struct {
+	Ready, Want  int
+	Hits, Misses uint64 // starts that found one ready, and that did not
+}

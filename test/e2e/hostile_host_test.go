@@ -39,7 +39,7 @@ const maxFlooded = 48 << 20
 func TestAHostileNeighbour(t *testing.T) {
 	nothingLeft(t)
 	socket := filepath.Join(t.TempDir(), "agent.sock")
-	a := startAgent(t, socket)
+	a := startWarmAgent(t, socket, warmSlots)
 	good, bad := a.create(), a.create()
 	a.exec(good, "true")
 	before := a.metrics()["process_resident_memory_bytes"]

@@ -33,6 +33,9 @@ const (
 // warmUp is how many rounds pass before figures are compared: the first makes the warm build, fills caches and opens connections.
 const warmUp = 1
 
+// warmSlots is how many network slots the agent keeps ready.
+const warmSlots = 2
+
 // figures are what is counted between rounds, when no sandbox is there.
 type figures map[string]int64
 
@@ -58,7 +61,7 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	socket := filepath.Join(t.TempDir(), "agent.sock")
-	a := startAgent(t, socket)
+	a := startWarmAgent(t, socket, warmSlots)
 	var first figures
 	began := time.Now()
 	for n := 1; ; n++ {
@@ -129,6 +132,12 @@ func (a *agent) round(n int) {
 func (a *agent) figures() figures {
 	a.t.Helper()
 	all := a.metrics()
+	for began := time.Now(); all["wrenn_network_slots_ready"] != warmSlots; all = a.metrics() {
+		if time.Since(began) > patience {
+			a.t.Fatalf("%d network slots are ready", all["wrenn_network_slots_ready"])
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 	f := figures{"agent goroutines": all["go_goroutines"], "agent fds": all["process_open_fds"], "agent threads": all["go_threads"],
 		"agent memory": all["process_resident_memory_bytes"], "agent heap": all["go_memstats_heap_inuse_bytes"]}
 	for what, pattern := range map[string]string{

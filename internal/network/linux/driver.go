@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"wrenn.dev/wrenn/internal/cleanup"
 	"wrenn.dev/wrenn/internal/errs"
@@ -43,11 +44,13 @@ type Driver struct {
 	maxConns uint32
 	slots    slots
 
+	pool atomic.Pointer[pool] // nil: no slots are kept ready
+
 	mu    sync.Mutex
 	known map[string]int // slots of sandboxes seen, to be checked before use
 }
 
-var _ network.Driver = (*Driver)(nil)
+var _ network.Readier = (*Driver)(nil)
 
 // New makes a driver. Errors: ErrInvalid for a Config that can't be.
 func New(cfg Config) (*Driver, error) {
@@ -113,16 +116,36 @@ func (d *Driver) Acquire(ctx context.Context, sandbox string, policy network.Pol
 	}
 	cu := cleanup.New(ctx)
 	defer cu.Clean(&err)
-	slot, err := d.reserve(ctx, sandbox, cu)
+	slot, err := d.slot(ctx, sandbox, policy, uid, cu)
 	if err != nil {
 		return s, fmt.Errorf("network of %s: %w", sandbox, err)
-	}
-	if err := d.furnish(ctx, slot, policy, uid(slot)); err != nil {
-		return s, fmt.Errorf("network of %s, slot %d: %w", sandbox, slot, err)
 	}
 	cu.Release()
 	d.remember(sandbox, slot)
 	return network.Slot{Index: slot, NetNS: netnsPath(slot), TAP: network.TAPName, HostAddr: insideAddr(slot)}, nil
+}
+
+// slot gives the sandbox a slot that is ready, or builds one.
+func (d *Driver) slot(ctx context.Context, sandbox string, policy network.Policy, uid func(slot int) int, cu *cleanup.Stack) (int, error) {
+	slot, ok, err := d.fromPool(ctx, sandbox, policy, uid, cu)
+	if ok || err != nil {
+		return slot, err
+	}
+	slot, err = d.reserve(ctx, sandbox, cu)
+	if p := d.pool.Load(); p != nil && errors.Is(err, errs.ErrResourceExhausted) {
+		p.building.Lock() // the last one may be on its way to be ready
+		p.building.Unlock()
+		if slot, ok, err := d.fromPool(ctx, sandbox, policy, uid, cu); ok || err != nil {
+			return slot, err
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err := d.furnish(ctx, slot, policy, uid(slot)); err != nil {
+		return 0, fmt.Errorf("slot %d: %w", slot, err)
+	}
+	return slot, nil
 }
 
 // reserve finds a slot that nobody has, and makes what marks it as taken on the whole host: the link, then the host's
@@ -143,8 +166,8 @@ func (d *Driver) reserve(ctx context.Context, sandbox string, cu *cleanup.Stack)
 	if err := d.slots.claim(slot, sandbox); err != nil {
 		return 0, err
 	}
-	cu.Add("release", func(ctx context.Context) error { return d.Release(ctx, sandbox) })
-	if err := step(ctx, pointSlot); err != nil {
+	cu.Add("release", func(ctx context.Context) error { return d.undo(ctx, slot, sandbox) })
+	if err := step(ctx, "network.slot"); err != nil {
 		return 0, err
 	}
 	if err := prepareHost(ctx); err != nil {
@@ -163,6 +186,19 @@ func (d *Driver) reserve(ctx context.Context, sandbox string, cu *cleanup.Stack)
 	return slot, step(ctx, pointNetNS)
 }
 
+// undo removes a slot that was not built to its end.
+func (d *Driver) undo(ctx context.Context, slot int, owner string) error {
+	if owner != ready {
+		return d.Release(ctx, owner)
+	}
+	unlock, err := lockHost()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return d.removeReady(ctx, slot)
+}
+
 // pick returns the lowest slot that is free. ErrAlreadyExists when the sandbox has one, ErrResourceExhausted when none is.
 func (d *Driver) pick(sandbox string) (int, error) {
 	taken, err := d.slots.all()
@@ -170,7 +206,7 @@ func (d *Driver) pick(sandbox string) (int, error) {
 		return 0, err
 	}
 	for slot, owner := range taken {
-		if owner == sandbox {
+		if owner == sandbox && sandbox != ready {
 			return 0, fmt.Errorf("slot %d: %w", slot, errs.ErrAlreadyExists)
 		}
 	}

@@ -89,6 +89,22 @@ func makeNamespace(path, label string) error {
 	})
 }
 
+// relabel changes what a namespace says about its owner.
+func relabel(path, label string) error {
+	return inside(path, func(*os.File) error {
+		h, err := newHandle()
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		lo, err := h.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return h.LinkSetAlias(lo, label)
+	})
+}
+
 // namespaceLabel reads what a namespace says about its owner, "" when it says nothing.
 func namespaceLabel(path string) (text string, err error) {
 	err = inside(path, func(*os.File) error {

@@ -65,7 +65,8 @@ func (d *Driver) remove(ctx context.Context, slot int, sandbox string) error {
 	case err != nil:
 		return err
 	default:
-		if owner, ours := labelOwner(text, d.stateDir); !ours || owner != sandbox {
+		// One that still says it is ready, with a link to the sandbox, was being given to it.
+		if owner, ours := labelOwner(text, d.stateDir); !ours || owner != sandbox && owner != ready {
 			return nil
 		}
 	}
@@ -139,12 +140,15 @@ func (d *Driver) List(context.Context) ([]string, error) {
 	return slices.Compact(ids), nil
 }
 
-// Close implements network.Driver. It also removes pairs of ours whose namespace has lost its name.
+// Close implements network.Driver. It also removes pairs of ours whose namespace has lost its name, and ready slots that nobody keeps.
 func (d *Driver) Close(ctx context.Context) error {
 	unlock, err := lockHost()
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if err := d.sweepAbandoned(ctx); err != nil {
+		return err
+	}
 	return clearHost(ctx)
 }

@@ -34,6 +34,21 @@ func (s slots) claim(slot int, id string) error {
 	return nil
 }
 
+// hand gives a slot that somebody has to the sandbox: it is the one's or the other's, whenever this process is killed.
+func (s slots) hand(slot int, id string) error {
+	tmp := s.path(slot) + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(id, tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, s.path(slot)); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return s.sync()
+}
+
 // free gives a slot back. It is idempotent.
 func (s slots) free(slot int) error {
 	if err := os.Remove(s.path(slot)); err != nil && !errors.Is(err, fs.ErrNotExist) {
