@@ -169,7 +169,7 @@ func TestAgentFlags(t *testing.T) {
 	}
 	socket := filepath.Join(t.TempDir(), "run", "s")
 	for flag, f := range map[string]*agentFlags{
-		"--max-sandboxes": {maxSandboxes: -1}, "--max-vcpus": {maxVCPUs: -1}, "--max-memory": {maxMemory: "x"}, "--max-disk": {maxDisk: "0"},
+		"--max-sandboxes": {maxSandboxes: -1}, "--max-vcpus": {maxVCPUs: -1}, "--max-memory": {maxMemory: "x"}, "--max-disk": {maxDisk: "0"}, "--warm-slots": {warmSlots: -1},
 		"--log-format": {logFormat: "xml"}, "--tls-cert": {listen: ":0"}, "--tls-key": {listen: ":0", tlsCert: "c"},
 		"--client-ca": {listen: ":0", tlsCert: "c", tlsKey: "k"},
 	} {

@@ -37,7 +37,7 @@ type Object struct {
 	Kind string `json:"kind"`
 	// Name is what the host calls it: a path, a name, a process's number.
 	Name string `json:"name"`
-	// Owner is the sandbox that it belongs to, "" when that can't be told or when it serves several.
+	// Owner is the sandbox that it belongs to, "ready" for a network slot that is no sandbox's yet, "" when that can't be told or when it serves several.
 	Owner string `json:"owner,omitempty"`
 }
 

@@ -150,6 +150,26 @@ func TestWhatTheLivingOwnIsNotLeft(t *testing.T) {
 	w.want(w.leftOver)
 }
 
+// TestReadySlotsAreNotLeft while a process keeps them.
+func TestReadySlotsAreNotLeft(t *testing.T) {
+	w := newWorld(t)
+	w.file(filepath.Join(w.netns, "wrenn-3"), "")
+	w.link("ready", filepath.Join(w.state, slotDir, "3"))
+	w.links = func() ([]string, error) { return []string{"wrenn-v3"}, nil }
+	w.tables = func() ([]string, error) { return []string{"inet wrenn"}, nil }
+	lock := filepath.Join(w.state, readyLock)
+	w.file(lock, "")
+	all := []string{"file STATE/slots/3 of ready", "link wrenn-v3 of ready", "netns NETNS/wrenn-3 of ready", "nft table inet wrenn"}
+	w.want(w.leftOver, all...)
+	info, err := os.Stat(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.file(filepath.Join(w.proc, "locks"), fmt.Sprintf("1: FLOCK  ADVISORY  WRITE 700 %s 0 EOF\n", inode(deviceAndInode(info))))
+	w.want(w.leftOver)
+	w.want(w.all, all...)
+}
+
 func TestWhatWasKeptIsNotLeft(t *testing.T) {
 	w, owner := newWorld(t), id.New()
 	w.furnish(owner)
