@@ -285,6 +285,9 @@ func (d *Driver) sweepReady(ctx context.Context) error {
 
 // removeAllReady is sweepReady of a caller that has the host's lock as well.
 func (d *Driver) removeAllReady(ctx context.Context) error {
+	if err := d.slots.tidy(); err != nil {
+		return err
+	}
 	taken, err := d.slots.all()
 	if err != nil {
 		return err

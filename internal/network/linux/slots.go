@@ -19,6 +19,9 @@ import (
 // make it.
 type slots struct{ dir string }
 
+// handed ends the name of a link that is to take another's place.
+const handed = ".new"
+
 // claim takes a slot for the sandbox. ErrAlreadyExists when somebody has it.
 func (s slots) claim(slot int, id string) error {
 	path := s.path(slot)
@@ -36,7 +39,7 @@ func (s slots) claim(slot int, id string) error {
 
 // hand gives a slot that somebody has to the sandbox: it is the one's or the other's, whenever this process is killed.
 func (s slots) hand(slot int, id string) error {
-	tmp := s.path(slot) + ".new"
+	tmp := s.path(slot) + handed
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -47,6 +50,20 @@ func (s slots) hand(slot int, id string) error {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	return s.sync()
+}
+
+// tidy removes what a process that was killed while it handed a slot over has left. The caller has the host's lock.
+func (s slots) tidy() error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) == handed {
+			err = errors.Join(err, os.Remove(filepath.Join(s.dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // free gives a slot back. It is idempotent.

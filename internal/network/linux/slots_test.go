@@ -156,3 +156,32 @@ func TestFailpointsAreNamedOnce(t *testing.T) {
 		seen[name] = true
 	}
 }
+
+// TestHandOver gives a slot to another, and what a killed process has left of that goes with a tidying, and nothing else.
+func TestHandOver(t *testing.T) {
+	s := slots{t.TempDir()}
+	if err := s.claim(4, ready); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("cl-dead", s.path(4)+handed); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := s.all(); err != nil || !maps.Equal(all, map[int]string{4: ready}) {
+		t.Errorf("before: %v, %v", all, err)
+	}
+	if err := s.hand(4, "cl-a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("cl-dead", s.path(5)+handed); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.tidy(); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(s.dir); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	if owner, err := s.owner(4); err != nil || owner != "cl-a" {
+		t.Errorf("after: %q, %v", owner, err)
+	}
+}
