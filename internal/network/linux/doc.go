@@ -33,7 +33,8 @@
 //
 // A slot is taken by a link <state>/slots/<i> to the sandbox's id, before anything is made in the kernel. The number is
 // final when /run/netns/wrenn-<i> exists, which only one process of the host can make, so two state folders never share a
-// slot. A slot that is kept ready has a link to "ready" instead, until it is given to a sandbox. A namespace says whose it is before it has a name: the alias of its loopback device is the sandbox's id and the
-// state folder. Release takes the opposite way, and the link goes last. What happens between a namespace's birth and the
-// host's table is done under a lock on the folder /run/netns, as ip(8) does it.
+// slot. A slot that is kept ready has a link to "ready" instead, until it is given to a sandbox. A namespace says whose it is
+// before it has a name: the alias of its loopback device is the sandbox's id and the state folder. Release takes the opposite
+// way, and the link goes last. What happens between a namespace's birth and the host's table is done under a lock on the folder
+// /run/netns, as ip(8) does it.
 package linux
