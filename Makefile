@@ -19,6 +19,9 @@ HOST    := bin/kvmhost
 PKG ?=
 RUN ?= .
 FUZZTIME ?= 3s
+CHAOS ?= 1
+CHAOS_TIME ?= 10m
+SEED ?=
 SOAK_TIME ?= 10m
 
 .PHONY: help
@@ -84,6 +87,10 @@ kvmhost-test: ready ## the emulated KVM host itself: boots, stays up, dies; and 
 host-test: ready ## tests that need root, KVM or device-mapper; PKG=./internal/disk/... and RUN=TestName choose
 	@$(TIMED) "host tests" $(HOST) test --bin bin --images $(IMAGES) --split ./test/e2e --run '$(RUN)' $(PKG)
 
+.PHONY: chaos
+chaos: ready ## kill the agent at every step of every operation (CHAOS=2/5: at every fifth), and random ones for CHAOS_TIME (SEED=)
+	@$(TIMED) "chaos" $(HOST) test --bin bin --images $(IMAGES) --split ./test/e2e --run '^(TestKillMatrix|TestRandomOperations)$$' --timeout 6h \
+		--env WRENN_CHAOS=$(CHAOS) --env WRENN_CHAOS_TIME=$(CHAOS_TIME) $(if $(SEED),--env WRENN_SEED=$(SEED)) ./test/e2e
 .PHONY: soak
 soak: ready ## the life of sandboxes over and over through the agent for SOAK_TIME: nothing grows
 	@$(TIMED) "soak" $(HOST) test --bin bin --images $(IMAGES) --hosts 1 --timeout 24h --env WRENN_SOAK_TIME=$(SOAK_TIME) --run '^TestSoak$$' ./test/e2e

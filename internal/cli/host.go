@@ -72,8 +72,9 @@ func newHostSweep(s streams, host *hostFlags) *cobra.Command {
 		Use:   "sweep",
 		Short: "Remove what a crash left: sandboxes that no living process works on",
 		Long: `Sweep finds every sandbox of this machine whose owner has ended, and removes exactly what is its: process, network
-namespace, links, device-mapper and loop devices, cgroup, chroot, files. What a living process works on is never touched;
-a sandbox made with --keep stays while its machine runs, unless --all is given.`,
+namespace, links, device-mapper and loop devices, cgroup, chroot, files. What a living process works on is never touched.
+What was paused stays; a sandbox made with --keep stays while its machine runs, and if it failed or was lost, its record
+stays for a day and says why; one whose record can't be read is left alone. With --all they are removed as well.`,
 		Example: `  wrenn host sweep
   wrenn host sweep --all                   before the state folder is deleted`,
 		Args: usage(cobra.NoArgs, "give none"),

@@ -25,7 +25,7 @@ func amountOf(r sandbox.Record) quota.Amount {
 	switch r.State {
 	case sandbox.Paused:
 		return full.Asleep()
-	case sandbox.Failed, sandbox.Lost, sandbox.Stopped:
+	case sandbox.Failed, sandbox.Lost, sandbox.Stopped, sandbox.Unreadable:
 		return quota.Amount{}
 	}
 	return full

@@ -23,8 +23,6 @@ type Manager struct {
 	cfg    Config
 	builds *snapshot.Store
 
-	naming sync.Mutex // held while a snapshot's name is looked for and given
-
 	changed func(id string, c Change)           // see Watch
 	wrote   func(took time.Duration, err error) // see WatchWrites
 }

@@ -178,12 +178,7 @@ func (d *folder) write(r *Record) (err error) {
 		began := time.Now()
 		defer func() { d.wrote(time.Since(began), err) }()
 	}
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	tmp := filepath.Join(d.path, recordName+".new")
-	if err := writeSynced(tmp, append(data, '\n')); err != nil {
+	if err := statefile.Write(filepath.Join(d.path, recordName), r); err != nil {
 		return fmt.Errorf("write the record of %s: %w", r.ID, err)
 	}
 	if d.tell != nil {

@@ -30,15 +30,26 @@ type agent struct {
 	*client.Client
 }
 
-// startAgent returns when it answers and has taken over what there is. It keeps no network slots ready: nothing is done in the background
-// that a test did not ask for.
-func startAgent(t *testing.T, socket string, env ...string) *agent {
-	t.Helper()
-	return startWarmAgent(t, socket, 0, env...)
+// logged is what a process has written so far.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
 }
 
-// startWarmAgent is startAgent with network slots kept ready.
-func startWarmAgent(t *testing.T, socket string, slots int, env ...string) *agent {
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// launchAgent starts one that its caller ends, with so many network slots kept ready.
+func launchAgent(t *testing.T, socket string, slots int, env ...string) *agent {
 	t.Helper()
 	a := &agent{t: t, socket: socket, Client: client.Unix(socket),
 		cmd: exec.Command(binary(t), "agent", "--socket", socket, "--warm-slots", fmt.Sprint(slots))}
@@ -50,10 +61,17 @@ func startWarmAgent(t *testing.T, socket string, slots int, env ...string) *agen
 	return a
 }
 
-// startAgent returns when it answers and has taken over what there is.
+// startAgent returns when it answers and has taken over what there is. It keeps no network slots ready: nothing is done in the background
+// that a test did not ask for.
 func startAgent(t *testing.T, socket string, env ...string) *agent {
 	t.Helper()
-	a := launchAgent(t, socket, env...)
+	return startWarmAgent(t, socket, 0, env...)
+}
+
+// startWarmAgent is startAgent with network slots kept ready.
+func startWarmAgent(t *testing.T, socket string, slots int, env ...string) *agent {
+	t.Helper()
+	a := launchAgent(t, socket, slots, env...)
 	t.Cleanup(func() {
 		a.Close()
 		_ = a.cmd.Process.Kill()

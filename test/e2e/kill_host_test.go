@@ -232,6 +232,10 @@ var elsewhere = map[string]string{
 	"disk.flatten-base":   "as disk.flatten-file",
 	"disk.flatten-store":  "as disk.flatten-file",
 	"disk.flatten-synced": "as disk.flatten-file",
+	"network.given":       "the agent of this test keeps no slots ready: internal/network/linux, TestKillOfWhoKeepsReady",
+	"network.given-named": "as network.given",
+	"network.given-rules": "as network.given",
+	"network.given-open":  "as network.given",
 }
 
 // inBackground says whether a point belongs to work that fell into an operation by chance: the next time it is done already.

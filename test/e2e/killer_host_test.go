@@ -67,7 +67,7 @@ func (k *killer) end() {
 func (k *killer) launch() {
 	k.t.Helper()
 	k.before = k.agent
-	k.agent = launchAgent(k.t, k.socket, failpoint.EnvDir+"="+k.dir)
+	k.agent = launchAgent(k.t, k.socket, 0, failpoint.EnvDir+"="+k.dir)
 	exited, cmd := make(chan struct{}), k.cmd
 	k.exited = exited
 	go func() {

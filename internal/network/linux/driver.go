@@ -134,7 +134,7 @@ func (d *Driver) slot(ctx context.Context, sandbox string, policy network.Policy
 	slot, err = d.reserve(ctx, sandbox, cu)
 	if p := d.pool.Load(); p != nil && errors.Is(err, errs.ErrResourceExhausted) {
 		p.building.Lock() // the last one may be on its way to be ready
-		p.building.Unlock()
+		defer p.building.Unlock()
 		if slot, ok, err := d.fromPool(ctx, sandbox, policy, uid, cu); ok || err != nil {
 			return slot, err
 		}
@@ -167,7 +167,7 @@ func (d *Driver) reserve(ctx context.Context, sandbox string, cu *cleanup.Stack)
 		return 0, err
 	}
 	cu.Add("release", func(ctx context.Context) error { return d.undo(ctx, slot, sandbox) })
-	if err := step(ctx, "network.slot"); err != nil {
+	if err := step(ctx, pointSlot); err != nil {
 		return 0, err
 	}
 	if err := prepareHost(ctx); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"wrenn.dev/wrenn/internal/cleanup"
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/failpoint"
 	"wrenn.dev/wrenn/internal/network"
 	"wrenn.dev/wrenn/internal/network/linux/nft"
 )
@@ -33,15 +34,17 @@ const (
 )
 
 // The steps of giving a ready slot to a sandbox.
-const (
-	stepGiven = "network.given"       // the link says whose it is
-	stepNamed = "network.given-named" // so does the namespace
-	stepRuled = "network.given-rules" // its policy is in force in the namespace
-	stepFree  = "network.given-open"  // and on the host
+var (
+	pointGiven = failpoint.New("network.given")       // the link says whose it is
+	pointNamed = failpoint.New("network.given-named") // so does the namespace
+	pointRuled = failpoint.New("network.given-rules") // its policy is in force in the namespace
+	pointFree  = failpoint.New("network.given-open")  // and on the host
 )
 
 // ReadyFailpoints are the names of these steps, in order.
-func ReadyFailpoints() []string { return []string{stepGiven, stepNamed, stepRuled, stepFree} }
+func ReadyFailpoints() []string {
+	return failpoint.Names(pointGiven, pointNamed, pointRuled, pointFree)
+}
 
 // pool keeps slots ready: all of their network is there, no packet passes, and what is left to do is to say whose it is and what the
 // guest may reach. The host's own addresses at that moment go into the policy, so that is never made in advance.
@@ -243,13 +246,13 @@ func (d *Driver) give(ctx context.Context, slot int, sandbox string, cu *cleanup
 		return false, err
 	}
 	cu.Add("release", func(ctx context.Context) error { return d.Release(ctx, sandbox) })
-	if err := step(ctx, stepGiven); err != nil {
+	if err := step(ctx, pointGiven); err != nil {
 		return false, err
 	}
 	if err := relabel(netnsPath(slot), label(sandbox, d.stateDir)); err != nil {
 		return false, err
 	}
-	return true, step(ctx, stepNamed)
+	return true, step(ctx, pointNamed)
 }
 
 // openTo puts the policy in force for a slot that nothing passes so far.
@@ -262,7 +265,7 @@ func (d *Driver) openTo(ctx context.Context, slot int, policy network.Policy) er
 	if err != nil {
 		return err
 	}
-	if err := step(ctx, stepRuled); err != nil {
+	if err := step(ctx, pointRuled); err != nil {
 		return err
 	}
 	if policy.Internet {
@@ -270,7 +273,7 @@ func (d *Driver) openTo(ctx context.Context, slot int, policy network.Policy) er
 			return err
 		}
 	}
-	return step(ctx, stepFree)
+	return step(ctx, pointFree)
 }
 
 // sweepReady removes all slots that are ready. The caller has the lock of those who keep some.
