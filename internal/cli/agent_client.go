@@ -229,7 +229,7 @@ func remoteRun(cmd *cobra.Command, args []string, s streams, c *client.Client) e
 // createRequest asks for what a spec describes.
 func createRequest(spec sandbox.Spec) *pb.CreateRequest {
 	return &pb.CreateRequest{Template: spec.Template, Snapshot: spec.Snapshot, Vcpus: uint32(min(spec.VCPUs, math.MaxUint32)),
-		MemoryMib: uint32(spec.MemoryMiB), DiskBytes: uint64(spec.DiskBytes), Internet: spec.Policy.Internet, Cold: spec.Cold}
+		MemoryMib: uint32(spec.MemoryMiB), DiskBytes: uint64(spec.DiskBytes), Internet: spec.Policy.Internet, Cold: spec.Cold, Stream: spec.Stream}
 }
 
 // originMissing names the flag that names what is not there.
@@ -249,5 +249,6 @@ func (f *specFlags) readSpec(cmd *cobra.Command) {
 	f.disk, _ = fl.GetString("disk")
 	f.vcpus, _ = fl.GetInt("vcpus")
 	f.cold, _ = fl.GetBool("cold")
+	f.stream, _ = fl.GetBool("stream")
 	f.noInternet, _ = fl.GetBool("no-internet")
 }

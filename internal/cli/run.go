@@ -21,7 +21,8 @@ import (
 type specFlags struct {
 	template, snapshot, memory, disk string
 	vcpus                            int
-	cold, console, noInternet        bool
+	cold, stream                     bool
+	console, noInternet              bool
 }
 
 // runFlags are what `wrenn run` takes.
@@ -68,6 +69,7 @@ func (f *specFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.memory, "memory", "", "memory, such as 512M or 2G (default: the template's; other than that, it boots)")
 	fl.StringVar(&f.disk, "disk", "", "size of the root disk, such as 10G (default: the template's; other than that, it boots)")
 	fl.BoolVar(&f.cold, "cold", false, "boot, although the template has a warm snapshot")
+	fl.BoolVar(&f.stream, "stream", false, "bring in all of its memory when it is idle, instead of each page when it is first touched")
 	fl.BoolVar(&f.console, "console", false, "record the guest's serial console; it boots then, slowly")
 	fl.BoolVar(&f.noInternet, "no-internet", false, "give the guest no network but its own")
 }
@@ -87,7 +89,7 @@ func (f *specFlags) spec() (sandbox.Spec, error) {
 		return spec, errs.Field("--vcpus", fmt.Sprintf("%d is out of range", f.vcpus), "give 1 or more")
 	}
 	spec = sandbox.Spec{Template: f.template, Snapshot: f.snapshot, VCPUs: f.vcpus, MemoryMiB: int(memory >> 20), DiskBytes: disk,
-		Policy: network.Policy{Internet: !f.noInternet}, Cold: f.cold, Console: f.console}
+		Policy: network.Policy{Internet: !f.noInternet}, Cold: f.cold, Stream: f.stream, Console: f.console}
 	if spec.Template == "" && spec.Snapshot == "" {
 		spec.Template = "base"
 	}
