@@ -68,7 +68,7 @@ test: ## everything that CI runs
 	@$(TIMED) --total "make test" $(MAKE) check fuzz ready image-test kvmhost-test host-test bench-quick
 
 .PHONY: check
-check: ## what needs no VM: build, vet, staticcheck, unit tests with the race detector, generated code
+check: deps ## what needs no VM: build, vet, staticcheck, unit tests with the race detector, generated code
 	@$(TIMED) --total "make check" tools/check
 
 .PHONY: fuzz
