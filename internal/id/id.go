@@ -1,6 +1,6 @@
-// Package id makes and parses the identifiers of sandboxes.
+// Package id makes and parses the identifiers of sandboxes, and of what else has one.
 //
-// An id is "cl-" and 20 characters of base36, enough of it random that two never meet. It is safe as a host name label, a
+// An id is a prefix, "cl-" for a sandbox, and 20 characters of base36, enough of it random that two never meet. It is safe as a host name label, a
 // file name, a cgroup name, a device-mapper name and Firecracker's --id, because nothing else ever passes Parse.
 //
 // It is a leaf package.
@@ -24,14 +24,17 @@ const digits = 20
 const alphabet = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 // New returns a fresh sandbox id from the system's random source.
-func New() string {
+func New() string { return NewOf(Prefix) }
+
+// NewOf returns a fresh id with a prefix.
+func NewOf(prefix string) string {
 	limit := new(big.Int).Exp(big.NewInt(int64(len(alphabet))), big.NewInt(digits), nil)
 	n, err := rand.Int(rand.Reader, limit)
 	if err != nil {
 		panic("id: the system has no randomness: " + err.Error())
 	}
 	text := n.Text(len(alphabet))
-	return Prefix + strings.Repeat("0", digits-len(text)) + text
+	return prefix + strings.Repeat("0", digits-len(text)) + text
 }
 
 // Parse checks that s is a sandbox id and returns it. It fails with errs.ErrInvalid.

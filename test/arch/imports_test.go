@@ -21,6 +21,7 @@ var layers = [][]string{
 	{"internal/cleanup", "internal/version", "internal/statefile", "internal/buildcache",
 		"internal/inotify", "internal/lazyregexp", "internal/proc", "internal/snapshot/blockmap", "internal/sparse"},
 	{"internal/cgroup", "internal/postgres"},
+	{"internal/server/store"},
 	{"internal/build", "proto"},
 	{"internal/vmm", "internal/disk", "internal/network", "internal/template", "internal/snapshot", "internal/guest/mmds"},
 	{"internal/pager"},

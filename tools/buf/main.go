@@ -16,7 +16,16 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+
+	"wrenn.dev/wrenn/tools/wheel"
 )
+
+const version = "1.75.0"
+
+var program = wheel.Program{Package: "buf-bin", Version: version, Path: "buf_bin-" + version + ".data/scripts/buf", Wheels: map[string]wheel.Wheel{
+	"amd64": {Platform: "manylinux2014_x86_64", SHA256: "6fd3ecb1694b6f5bcdfb9bef5297b330ffb9731b95445a42944c1b6158428101"},
+	"arm64": {Platform: "manylinux2014_aarch64", SHA256: "159e994efa072a7f3c84e5b90cf57f7b9a5e9f6387121bfc70e82ec7167d5694"},
+}}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -36,7 +45,7 @@ func run(ctx context.Context, args []string) error {
 	if _, err := os.Stat("buf.yaml"); err != nil {
 		return fmt.Errorf("run it at the top of the repository: %w", err)
 	}
-	buf, err := install(ctx)
+	buf, err := program.Install(ctx)
 	if err != nil {
 		return err
 	}
@@ -46,12 +55,5 @@ func run(ctx context.Context, args []string) error {
 	case len(args) == 1 && args[0] == "baseline":
 		return move(ctx, buf)
 	}
-	return command(ctx, buf, args...)
-}
-
-// command runs buf with this process's streams.
-func command(ctx context.Context, buf string, args ...string) error {
-	cmd := exec.CommandContext(ctx, buf, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	return cmd.Run()
+	return wheel.Run(ctx, buf, args...)
 }

@@ -1,0 +1,51 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/server/store/db"
+)
+
+// askAgain is how soon one looks again for the answer that another request with the same key is working on.
+const askAgain = 100 * time.Millisecond
+
+// Claim takes an idempotency key for a request, given as its hash, for at most claimTime. It returns nil when the caller has it and is to do the
+// work, and the answer when the work was done before. While another one does it, Claim waits. ErrKeyReused when it is another request's.
+func (s *Store) Claim(ctx context.Context, team, key, claim string, request []byte, claimTime time.Duration) (*Answer, error) {
+	for {
+		_, err := s.q.ClaimKey(ctx, db.ClaimKeyParams{TeamID: team, Key: key, Request: request, Claim: claim, ClaimTime: claimTime})
+		if err = kind(err); !errors.Is(err, errs.ErrNotFound) {
+			return nil, err
+		}
+		row, err := s.q.GetKeyed(ctx, db.GetKeyedParams{TeamID: team, Key: key})
+		switch err = kind(err); {
+		case errors.Is(err, errs.ErrNotFound): // it failed just now, and was given back
+			continue
+		case err != nil:
+			return nil, err
+		case !bytes.Equal(row.Request, request):
+			return nil, ErrKeyReused
+		case row.Status != nil:
+			return &Answer{Status: int(*row.Status), Body: row.Answer}, nil
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// Keep keeps the answer of who has the key.
+func (s *Store) Keep(ctx context.Context, team, key, claim string, a Answer) error {
+	return kind(s.q.KeepAnswer(ctx, db.KeepAnswerParams{Status: int32(a.Status), Answer: a.Body, TeamID: team, Key: key, Claim: claim}))
+}
+
+// Drop gives a key back: the work failed and may be done anew.
+func (s *Store) Drop(ctx context.Context, team, key, claim string) error {
+	return kind(s.q.DropClaim(ctx, db.DropClaimParams{TeamID: team, Key: key, Claim: claim}))
+}
