@@ -1,7 +1,9 @@
 package hostagent
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -46,8 +48,8 @@ func (a *Agent) info(r sandbox.Record) Info {
 	return i
 }
 
-// Create starts a sandbox, and returns when its guest answers. Errors are those of sandbox.Manager.Create, and ErrResourceExhausted
-// when the host's limits leave no room for it: then nothing was made.
+// Create starts a sandbox, and returns when its guest answers. Errors are those of sandbox.Manager.Create, ErrResourceExhausted
+// when the host's limits leave no room for it, and ErrAlreadyExists when there is one with the spec's ID: then nothing was made.
 func (a *Agent) Create(ctx context.Context, spec Spec) (Info, []vmm.Step, error) {
 	if err := spec.check(); err != nil {
 		return Info{}, nil, err
@@ -56,17 +58,19 @@ func (a *Agent) Create(ctx context.Context, spec Spec) (Info, []vmm.Step, error)
 		return a.info(r), nil, nil
 	}
 	n := note{TTL: spec.TTL, OnExpiry: spec.OnExpiry, Labels: spec.Labels, Key: spec.Key}
-	spec.ID, spec.Keep, spec.Note = id.New(), true, n.encode()
+	spec.ID, spec.Keep, spec.Note = cmp.Or(spec.ID, id.New()), true, n.encode()
 	b := newBox(spec.ID, a.expire)
 	return performed(ctx, a, b, job{"create", startTime}, func(ctx context.Context, o *operation) (Info, error) {
-		done, err := a.room(ctx, &spec.Spec)
-		if err != nil {
+		if err := a.m.Check(ctx, &spec.Spec); err != nil {
 			return Info{}, err
 		}
-		defer done()
-		a.mu.Lock()
-		a.boxes[b.id] = b
-		a.mu.Unlock()
+		if err := a.addNew(b); err != nil {
+			return Info{}, err
+		}
+		if err := a.room(&spec.Spec); err != nil {
+			a.forget(b)
+			return Info{}, err
+		}
 		sb, err := a.m.Create(ctx, spec.Spec, o.step)
 		if err != nil {
 			a.forget(b)
@@ -102,6 +106,28 @@ func (a *Agent) madeWith(key string) (sandbox.Record, bool) {
 	}
 	r, err := a.m.Get(a.made[key])
 	return r, err == nil && r.State != sandbox.Starting && r.State != sandbox.Stopping
+}
+
+// addNew makes the box of a sandbox known that is to be made. ErrAlreadyExists when there is one with its id.
+func (a *Agent) addNew(b *box) error {
+	taken := fmt.Errorf("sandbox %s: %w", b.id, errs.ErrAlreadyExists)
+	if _, err := a.m.Get(b.id); !errors.Is(err, errs.ErrNotFound) { // another program may have made it
+		return taken
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.boxes[b.id] != nil {
+		return taken
+	}
+	a.boxes[b.id] = b
+	return nil
+}
+
+// room takes the spec's sizes from what the host has.
+//
+// Preconditions: the manager has checked the spec, and filled them.
+func (a *Agent) room(spec *sandbox.Spec) error {
+	return a.ledger.Reserve(spec.ID, quota.Amount{Sandboxes: 1, VCPUs: spec.VCPUs, MemoryMiB: int64(spec.MemoryMiB), DiskBytes: spec.DiskBytes})
 }
 
 // Get returns a sandbox. ErrNotFound when there is none.

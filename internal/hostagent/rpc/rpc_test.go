@@ -71,6 +71,31 @@ func TestALifeOverTheWire(t *testing.T) {
 	}
 }
 
+// TestACallerNamesTheSandbox: of several that ask for one id at once, one gets it.
+func TestACallerNamesTheSandbox(t *testing.T) {
+	w := newWorld(t, quota.Amount{Sandboxes: 2})
+	var wg sync.WaitGroup
+	outcomes := make([]error, 4)
+	for i := range outcomes {
+		wg.Go(func() {
+			_, outcomes[i] = w.Sandboxes.Create(t.Context(), connect.NewRequest(&pb.CreateRequest{Template: "base", Id: nobody}))
+		})
+	}
+	wg.Wait()
+	made := 0
+	for _, err := range outcomes {
+		if err == nil {
+			made++
+		} else if !errors.Is(err, errs.ErrAlreadyExists) {
+			t.Error(err)
+		}
+	}
+	if _, err := w.Sandboxes.Get(t.Context(), connect.NewRequest(&pb.GetRequest{Id: nobody})); err != nil || made != 1 {
+		t.Errorf("%d were made, and then: %v", made, err)
+	}
+	w.create() // the ones that were refused have taken no room
+}
+
 func TestSnapshots(t *testing.T) {
 	w := newWorld(t, quota.Amount{})
 	id := w.create()

@@ -623,8 +623,8 @@ type CreateRequest struct {
 	OnExpiry   Expiry `protobuf:"varint,10,opt,name=on_expiry,json=onExpiry,proto3,enum=hostagent.v1.Expiry" json:"on_expiry,omitempty"`
 	// Boot, although the template has a warm build.
 	Cold bool `protobuf:"varint,11,opt,name=cold,proto3" json:"cold,omitempty"`
-	// Bring in the whole memory when the guest is idle, instead of each page when it is first touched.
-	Stream        bool `protobuf:"varint,13,opt,name=stream,proto3" json:"stream,omitempty"`
+	// The id that it gets, from who keeps account of it before it is made; already_exists when there is one. Empty makes one up.
+	Id            string `protobuf:"bytes,12,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -736,11 +736,11 @@ func (x *CreateRequest) GetCold() bool {
 	return false
 }
 
-func (x *CreateRequest) GetStream() bool {
+func (x *CreateRequest) GetId() string {
 	if x != nil {
-		return x.Stream
+		return x.Id
 	}
-	return false
+	return ""
 }
 
 type CreateResponse struct {
@@ -5312,7 +5312,7 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\x0eFieldViolation\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x18\n" +
 	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x10\n" +
-	"\x03fix\x18\x03 \x01(\tR\x03fix\"\xb6\x04\n" +
+	"\x03fix\x18\x03 \x01(\tR\x03fix\"\xf7\x04\n" +
 	"\rCreateRequest\x120\n" +
 	"\x0fidempotency_key\x18\x01 \x01(\tB\a\x92\xcc\x18\x03\x10\xff\x01R\x0eidempotencyKey\x12#\n" +
 	"\btemplate\x18\x02 \x01(\tB\a\x92\xcc\x18\x03\x10\x80\x01R\btemplate\x12\"\n" +
@@ -5328,8 +5328,8 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"ttlSeconds\x129\n" +
 	"\ton_expiry\x18\n" +
 	" \x01(\x0e2\x14.hostagent.v1.ExpiryB\x06\x92\xcc\x18\x028\x02R\bonExpiry\x12\x12\n" +
-	"\x04cold\x18\v \x01(\bR\x04cold\x12\x16\n" +
-	"\x06stream\x18\r \x01(\bR\x06stream\x1a9\n" +
+	"\x04cold\x18\v \x01(\bR\x04cold\x12W\n" +
+	"\x02id\x18\f \x01(\tBG\x92\xcc\x18C\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"n\n" +
