@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/hostagent"
@@ -74,13 +75,17 @@ func (f *agentFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.tlsKey, "tls-key", "", "its key, PEM")
 	fl.StringVar(&f.clientCA, "client-ca", "", "certificates that have signed those of callers, PEM")
 	fl.StringVar(&f.metricsListen, "metrics-listen", "", "TCP address to serve /metrics on, without TLS, such as 127.0.0.1:9443 (they are on the socket as well)")
+	f.registerLimits(fl)
+	fl.StringVar(&f.logFormat, "log-format", "text", "text or json, on standard error")
+	fl.BoolVar(&f.destroyOnExit, "destroy-on-exit", false, "destroy all sandboxes when it is told to stop")
+}
+
+// registerLimits has the flags that limits reads.
+func (f *agentFlags) registerLimits(fl *pflag.FlagSet) {
 	fl.IntVar(&f.maxSandboxes, "max-sandboxes", 0, "most sandboxes that run at once (default: no limit)")
 	fl.IntVar(&f.maxVCPUs, "max-vcpus", 0, "most virtual CPUs of all together (default: no limit)")
 	fl.StringVar(&f.maxMemory, "max-memory", "", "most memory of all together, such as 48G (default: nine tenths of the machine's)")
-	fl.StringVar(&f.maxDisk, "max-disk", "", "most disk of all together, paused ones and snapshots included, such as 500G (default: no limit)")
-	fl.IntVar(&f.warmSlots, "warm-slots", defaultWarmSlots, "network slots that are kept ready for sandboxes to come")
-	fl.StringVar(&f.logFormat, "log-format", "text", "text or json, on standard error")
-	fl.BoolVar(&f.destroyOnExit, "destroy-on-exit", false, "destroy all sandboxes when it is told to stop")
+	fl.StringVar(&f.maxDisk, "max-disk", "", "most disk of all together, paused ones included, such as 500G (default: no limit)")
 }
 
 // limits turns the flags into what all sandboxes may take.

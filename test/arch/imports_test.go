@@ -17,11 +17,9 @@ const module = "wrenn.dev/wrenn/"
 // list, never of those below. A row names a folder with all that is under it; the longest match counts.
 var layers = [][]string{
 	{"internal/errs"},
-	{"internal/id", "internal/failpoint"},
-	{"internal/cleanup", "internal/version", "internal/statefile", "internal/buildcache",
-		"internal/inotify", "internal/lazyregexp", "internal/proc", "internal/snapshot/blockmap", "internal/sparse"},
+	{"internal/id", "internal/cleanup", "internal/failpoint", "internal/version", "internal/buildcache",
+		"internal/inotify", "internal/lazyregexp", "openapi", "internal/server/rest", "internal/proc", "internal/snapshot/blockmap", "internal/sparse"},
 	{"internal/cgroup", "internal/postgres"},
-	{"internal/server/store"},
 	{"internal/build", "proto"},
 	{"internal/vmm", "internal/disk", "internal/network", "internal/template", "internal/snapshot", "internal/guest/mmds"},
 	{"internal/pager"},
@@ -34,6 +32,10 @@ var layers = [][]string{
 	{"internal/sandbox", "internal/hostcheck", "internal/leftovers"},
 	{"internal/hostagent"},
 	{"internal/assembly"},
+	{"internal/server/store"},
+	{"internal/server/auth", "internal/server/control"},
+	{"internal/server/api"},
+	{"internal/server"},
 	{"internal/cli"},
 	{"cmd", "images", "tools", "test"},
 }
@@ -44,6 +46,8 @@ var apart = [][2]string{
 	{"internal/guest/envd", "internal/guest/client"}, {"internal/sandbox", "internal/vmm/firecracker"},
 	{"internal/sandbox", "internal/disk/devmapper"}, {"internal/sandbox", "internal/network/linux"},
 	{"internal/sandbox", "internal/guest"}, {"internal/hostagent", "internal/guest/envd"}, {"internal/hostagent", "internal/vmm/firecracker"},
+	{"internal/server", "internal/sandbox"}, {"internal/server", "internal/assembly"}, {"internal/server", "internal/postgres"},
+	{"internal/server/auth", "internal/server/control"},
 	{"internal/hostagent", "internal/disk"}, {"internal/leftovers", "internal/vmm"}, {"internal/leftovers", "internal/disk"},
 	{"internal/leftovers", "internal/network"},
 }

@@ -1,5 +1,7 @@
 // Package postgrestest gives tests a real PostgreSQL: one server for a package's tests, a database for each of them.
 //
+// A goroutine that is left at their end fails them.
+//
 //	func TestMain(m *testing.M) { os.Exit(postgrestest.Main(m)) }
 //
 //	s, err := store.Open(ctx, postgrestest.Database(t))
@@ -15,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
 
 	"wrenn.dev/wrenn/internal/postgres"
 )
@@ -44,6 +47,9 @@ func Main(m *testing.M) int {
 	}
 	code := m.Run()
 	if err := server.Close(ctx); err != nil {
+		return failed(err)
+	}
+	if err := goleak.Find(); err != nil && code == 0 {
 		return failed(err)
 	}
 	return code

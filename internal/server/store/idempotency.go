@@ -13,29 +13,31 @@ import (
 // askAgain is how soon one looks again for the answer that another request with the same key is working on.
 const askAgain = 100 * time.Millisecond
 
-// Claim takes an idempotency key for a request, given as its hash, for at most claimTime. It returns nil when the caller has it and is to do the
-// work, and the answer when the work was done before. While another one does it, Claim waits. ErrKeyReused when it is another request's.
-func (s *Store) Claim(ctx context.Context, team, key, claim string, request []byte, claimTime time.Duration) (*Answer, error) {
+// Claim takes an idempotency key for a request, given as its hash, for at most claimTime. It returns the answer when the work was done
+// before, and nil when the caller is to do it. Then the work has the name that Claim returns: the one that was given, or that under
+// which it was begun by somebody who has not ended it in time. While another one does it, Claim waits. ErrKeyReused when the key is
+// another request's.
+func (s *Store) Claim(ctx context.Context, team, key, claim string, request []byte, claimTime time.Duration) (*Answer, string, error) {
 	for {
-		_, err := s.q.ClaimKey(ctx, db.ClaimKeyParams{TeamID: team, Key: key, Request: request, Claim: claim, ClaimTime: claimTime})
+		mine, err := s.q.ClaimKey(ctx, db.ClaimKeyParams{TeamID: team, Key: key, Request: request, Claim: claim, ClaimTime: claimTime})
 		if err = kind(err); !errors.Is(err, errs.ErrNotFound) {
-			return nil, err
+			return nil, mine.Claim, err
 		}
 		row, err := s.q.GetKeyed(ctx, db.GetKeyedParams{TeamID: team, Key: key})
 		switch err = kind(err); {
 		case errors.Is(err, errs.ErrNotFound): // it failed just now, and was given back
 			continue
 		case err != nil:
-			return nil, err
+			return nil, "", err
 		case !bytes.Equal(row.Request, request):
-			return nil, ErrKeyReused
+			return nil, "", ErrKeyReused
 		case row.Status != nil:
-			return &Answer{Status: int(*row.Status), Body: row.Answer}, nil
+			return &Answer{Status: int(*row.Status), Body: row.Answer}, row.Claim, nil
 		}
 		select {
 		case <-time.After(askAgain):
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, "", context.Cause(ctx)
 		}
 	}
 }

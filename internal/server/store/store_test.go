@@ -315,18 +315,18 @@ func TestNoEventIsMissed(t *testing.T) {
 func TestOneDoesTheWorkOfAKey(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	if a, err := w.Claim(ctx, w.team, "k", "first", []byte("asked"), time.Hour); a != nil || err != nil {
+	if a, _, err := w.Claim(ctx, w.team, "k", "first", []byte("asked"), time.Hour); a != nil || err != nil {
 		t.Fatal(a, err)
 	}
 	waiter := make(chan *store.Answer)
 	go func() {
-		a, err := w.Claim(ctx, w.team, "k", "second", []byte("asked"), time.Hour)
+		a, _, err := w.Claim(ctx, w.team, "k", "second", []byte("asked"), time.Hour)
 		if err != nil {
 			t.Error(err)
 		}
 		waiter <- a
 	}()
-	if _, err := w.Claim(ctx, w.team, "k", "third", []byte("something else"), time.Hour); !errors.Is(err, errs.ErrInvalid) {
+	if _, _, err := w.Claim(ctx, w.team, "k", "third", []byte("something else"), time.Hour); !errors.Is(err, errs.ErrInvalid) {
 		t.Errorf("another request: %v", err)
 	}
 	if err := w.Keep(ctx, w.team, "k", "first", store.Answer{Status: 201, Body: []byte("made")}); err != nil {
@@ -336,15 +336,15 @@ func TestOneDoesTheWorkOfAKey(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	for _, c := range []string{"a", "b"} { // what failed may be done anew
-		if a, err := w.Claim(ctx, w.team, "l", c, []byte("asked"), time.Hour); a != nil || err != nil {
+		if a, name, err := w.Claim(ctx, w.team, "l", c, []byte("asked"), time.Hour); a != nil || name != c || err != nil {
 			t.Fatal(a, err)
 		}
 		if err := w.Drop(ctx, w.team, "l", c); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, c := range []string{"a", "b"} { // and what is given up
-		if a, err := w.Claim(ctx, w.team, "m", c, []byte("asked"), -time.Second); a != nil || err != nil {
+	for _, c := range []string{"a", "b"} { // what is given up goes on under its name
+		if a, name, err := w.Claim(ctx, w.team, "m", c, []byte("asked"), -time.Second); a != nil || name != "a" || err != nil {
 			t.Fatal(a, err)
 		}
 	}

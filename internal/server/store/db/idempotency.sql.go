@@ -12,7 +12,7 @@ import (
 
 const claimKey = `-- name: ClaimKey :one
 INSERT INTO idempotency (team_id, key, request, claim, claim_until) VALUES ($1, $2, $3, $4, now() + $5::interval)
-ON CONFLICT (team_id, key) DO UPDATE SET claim = excluded.claim, claim_until = excluded.claim_until
+ON CONFLICT (team_id, key) DO UPDATE SET claim_until = excluded.claim_until
     WHERE idempotency.status IS NULL AND idempotency.claim_until < now() AND idempotency.request = excluded.request
 RETURNING team_id, key, request, claim, claim_until, status, answer, created_at
 `

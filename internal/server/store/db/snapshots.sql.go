@@ -147,9 +147,12 @@ func (q *Queries) ShareSnapshot(ctx context.Context, arg ShareSnapshotParams) (S
 }
 
 const snapshotDeleting = `-- name: SnapshotDeleting :one
-UPDATE snapshots SET state = 'deleting' WHERE id = $1 AND state IN ('ready', 'deleting') RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at
+UPDATE snapshots SET state = 'deleting'
+WHERE id = $1 AND (state IN ('ready', 'deleting') OR created_at < now() - interval '30 minutes')
+RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at
 `
 
+// One that has been in the making for longer than that takes was cut off.
 func (q *Queries) SnapshotDeleting(ctx context.Context, id string) (Snapshot, error) {
 	row := q.db.QueryRow(ctx, snapshotDeleting, id)
 	var i Snapshot

@@ -1,6 +1,6 @@
 -- name: ClaimKey :one
 INSERT INTO idempotency (team_id, key, request, claim, claim_until) VALUES (@team_id, @key, @request, @claim, now() + @claim_time::interval)
-ON CONFLICT (team_id, key) DO UPDATE SET claim = excluded.claim, claim_until = excluded.claim_until
+ON CONFLICT (team_id, key) DO UPDATE SET claim_until = excluded.claim_until
     WHERE idempotency.status IS NULL AND idempotency.claim_until < now() AND idempotency.request = excluded.request
 RETURNING *;
 

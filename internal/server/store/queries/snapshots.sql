@@ -8,7 +8,10 @@ RETURNING *;
 UPDATE snapshots SET state = 'ready' WHERE id = @id AND state IN ('creating', 'deleting') RETURNING *;
 
 -- name: SnapshotDeleting :one
-UPDATE snapshots SET state = 'deleting' WHERE id = @id AND state IN ('ready', 'deleting') RETURNING *;
+-- One that has been in the making for longer than that takes was cut off.
+UPDATE snapshots SET state = 'deleting'
+WHERE id = @id AND (state IN ('ready', 'deleting') OR created_at < now() - interval '30 minutes')
+RETURNING *;
 
 -- name: RemoveSnapshot :exec
 DELETE FROM snapshots WHERE id = @id AND state IN ('creating', 'deleting');

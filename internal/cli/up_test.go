@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/hostagent"
+	"wrenn.dev/wrenn/internal/sandbox/sandboxtest"
+)
+
+// words are what a command prints, as it does.
+type words struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (w *words) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(p)
+}
+
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+// shortDir is a folder that PostgreSQL's user can enter, with a name that leaves room for a socket's.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "wrenn-up-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// box is one machine, whose sandboxes are in memory; all else of `wrenn up` is real.
+type box struct {
+	*sandboxtest.Host
+	t   *testing.T
+	dir string
+	log *slog.Logger
+}
+
+// run runs all of it as `wrenn up` does, while fn does, and returns what it printed.
+func (b *box) run(fn func(url, out string)) string {
+	b.t.Helper()
+	ctx, stop := context.WithCancel(b.t.Context())
+	defer stop()
+	db, err := startDatabase(ctx, b.log, filepath.Join(b.dir, "postgres"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	a, err := hostagent.Start(ctx, hostagent.Config{Manager: b.Manager(b.t), StateDir: b.StateDir, Log: b.log})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	f := &upFlags{serverFlags: serverFlags{listen: "127.0.0.1:0"}, agentFlags: agentFlags{socket: filepath.Join(b.dir, "agent.sock")}}
+	out, ended := &words{}, make(chan error, 1)
+	go func() { ended <- f.together(ctx, streams{out: out, err: io.Discard}, a, b.log, db.URL(), db.Done()) }()
+	address := regexp.MustCompile(`http://[0-9.:]+`)
+	for address.FindString(out.String()) == "" {
+		select {
+		case err := <-ended:
+			b.t.Fatal(err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	url := address.FindString(out.String())
+	b.ready(url)
+	fn(url, out.String())
+	stop()
+	closing, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := errors.Join(<-ended, a.Close(closing), db.Close(closing)); err != nil {
+		b.t.Error(err)
+	}
+	return out.String()
+}
+
+// ready waits until the API says that it is.
+func (b *box) ready(url string) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		resp, err := http.Get(url + "/readyz")
+		if err != nil {
+			continue
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			return
+		}
+	}
+	b.t.Fatal("it does not get ready")
+}
+
+func ask(t *testing.T, method, url, key, body string, status int) map[string]any {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+key)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != status {
+		t.Fatalf("%s %s: %d %s %v", method, url, resp.StatusCode, raw, err)
+	}
+	var answer map[string]any
+	if err := json.Unmarshal(raw, &answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+func TestUpGoesOnWhereItWas(t *testing.T) {
+	b := &box{Host: sandboxtest.NewHost(t), t: t, dir: shortDir(t), log: slog.New(slog.DiscardHandler)}
+	var key, id string
+	b.run(func(url, out string) {
+		key = regexp.MustCompile(`wrenn_[0-9a-f]{64}`).FindString(out)
+		id, _ = ask(t, "POST", url+"/v1/sandboxes", key, `{"template":"base"}`, 201)["id"].(string)
+	})
+	out := b.run(func(url, _ string) {
+		if state := ask(t, "GET", url+"/v1/sandboxes/"+id, key, "", 200)["state"]; state != "running" {
+			t.Errorf("it is %v", state)
+		}
+	})
+	if strings.Contains(out, "wrenn_") {
+		t.Errorf("a key is told again: %s", out)
+	}
+}
+
+func TestServerFlags(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"server"}, "--database-url"},
+		{[]string{"server", "--database-url", "http://x", "--listen", "127.0.0.1:0"}, "--database-url"},
+		{[]string{"server", "--database-url", "postgresql:///x", "--listen", "nowhere"}, "--listen"},
+		{[]string{"server", "--database-url", "postgresql:///x", "--listen", "127.0.0.1:0", "--agent", "there"}, "--agent"},
+		{[]string{"server", "--database-url", "postgresql:///x", "--log-format", "loud"}, "--log-format"},
+		{[]string{"server", "more"}, "arguments"},
+		{[]string{"up", "--max-memory", "x"}, "--max-memory"},
+	} {
+		t.Setenv("WRENN_DATABASE_URL", "")
+		var stderr bytes.Buffer
+		if code := execute(t.Context(), c.args, streams{in: strings.NewReader(""), out: io.Discard, err: &stderr}); code != exitUsage ||
+			!strings.Contains(stderr.String(), c.says) {
+			t.Errorf("%v: %d %s", c.args, code, stderr.String())
+		}
+	}
+	var stderr bytes.Buffer
+	args := []string{"server", "--database-url", "postgresql://wrenn@127.0.0.1:1/x?connect_timeout=1", "--listen", "127.0.0.1:0"}
+	if code := execute(t.Context(), args, streams{in: strings.NewReader(""), out: io.Discard, err: &stderr}); code != exitFailed ||
+		!strings.Contains(stderr.String(), errs.ErrUnavailable.Error()) {
+		t.Errorf("no database: %d %s", code, stderr.String())
+	}
+}

@@ -1,0 +1,65 @@
+// Package api answers the REST API: openapi/wrenn.yaml says what each call takes and does, and internal/server/control does it.
+//
+//	handler, err := api.New(api.Config{Store: s, Control: c, Auth: a, Log: log})
+//
+// A request passes, in this order: a request id and a line in the log; a bound on its body; the router; the API key and its scope; the document, which
+// refuses what it does not describe; the idempotency key; the operation. Whatever goes wrong on the way leaves through writeError.
+package api
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"wrenn.dev/wrenn/internal/server/auth"
+	"wrenn.dev/wrenn/internal/server/control"
+	"wrenn.dev/wrenn/internal/server/rest"
+	"wrenn.dev/wrenn/internal/server/store"
+)
+
+// Config is what the API works with.
+type Config struct {
+	Store   *store.Store
+	Control *control.Control
+	Auth    *auth.Auth
+	// Log gets a line of each request; nil is slog's default.
+	Log *slog.Logger
+}
+
+// server implements rest.StrictServerInterface.
+type server struct {
+	Config
+	doc *document
+}
+
+var _ rest.StrictServerInterface = (*server)(nil)
+
+// New returns the API's handler.
+func New(c Config) (http.Handler, error) {
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	doc, err := loadDocument()
+	if err != nil {
+		return nil, fmt.Errorf("the API's document: %w", err)
+	}
+	s := &server{Config: c, doc: doc}
+	strict := rest.NewStrictHandlerWithOptions(s, nil, rest.StrictHTTPServerOptions{
+		RequestErrorHandlerFunc:  func(w http.ResponseWriter, r *http.Request, err error) { writeError(w, r, badRequest(err)) },
+		ResponseErrorHandlerFunc: writeError,
+	})
+	routes := &router{mux: http.NewServeMux(), wrap: s.guarded, ops: doc.ops}
+	rest.HandlerWithOptions(strict, rest.StdHTTPServerOptions{BaseRouter: routes,
+		ErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) { writeError(w, r, badRequest(err)) }})
+	if routes.err != nil {
+		return nil, routes.err
+	}
+	return observed(c.Log, routes), nil
+}
+
+// guarded is an operation behind what every request passes before it.
+func (s *server) guarded(op *operation, h http.Handler) http.Handler {
+	h = s.once(op, h)
+	h = s.checked(op, h)
+	return s.authenticated(op, h)
+}

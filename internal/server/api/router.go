@@ -1,0 +1,125 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/id"
+)
+
+// maxBody bounds a request's body, in bytes: a command with all its arguments is the longest.
+const maxBody = 2 << 20
+
+// router is the generated code's ServeMux: it puts what wrap does before every operation.
+type router struct {
+	mux  *http.ServeMux
+	wrap func(*operation, http.Handler) http.Handler
+	ops  map[string]*operation
+	err  error
+}
+
+// HandleFunc implements rest.ServeMux.
+func (m *router) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Request)) {
+	op := m.ops[pattern]
+	if op == nil {
+		m.err = fmt.Errorf("the document has no operation %s: is the generated code older?", pattern)
+		return
+	}
+	m.mux.Handle(pattern, m.wrap(op, http.HandlerFunc(h)))
+}
+
+// ServeHTTP implements http.Handler.
+func (m *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if _, pattern := m.mux.Handler(r); pattern != "" {
+		m.mux.ServeHTTP(w, r)
+		return
+	}
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := m.mux.Handler(other); pattern != "" {
+			allowed = append(allowed, method)
+		}
+	}
+	if allowed == nil {
+		writeError(w, r, fmt.Errorf("there is nothing at %.200q; GET /v1/openapi.json tells what there is: %w", r.URL.Path, errs.ErrNotFound))
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	writeError(w, r, &methodError{r.Method, allowed})
+}
+
+// seen is what the log tells of an answer.
+type seen struct {
+	http.ResponseWriter
+	status int
+	err    error
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (s *seen) WriteHeader(status int) {
+	if s.status == 0 {
+		s.status = status
+	}
+	s.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements io.Writer.
+func (s *seen) Write(p []byte) (int, error) {
+	if s.status == 0 {
+		s.status = http.StatusOK
+	}
+	return s.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (s *seen) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+type requestIDKey struct{}
+
+// requestID is the id of the request that a context belongs to.
+func requestID(ctx context.Context) string {
+	s, _ := ctx.Value(requestIDKey{}).(string)
+	return s
+}
+
+// observed gives a request its id, bounds its body and writes its line in the log. The id is always ours: a caller's could be anything.
+func observed(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began, name := time.Now(), id.NewOf("rq-")
+		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, name))
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		s := &seen{ResponseWriter: w}
+		h := s.Header()
+		h.Set("X-Request-Id", name)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler {
+					panic(p)
+				}
+				log.Error("panic", "request", name, "panic", p, "stack", string(debug.Stack()))
+				writeError(s, r, fmt.Errorf("the server failed at this request"))
+			}
+			level := slog.LevelInfo
+			if s.status >= http.StatusInternalServerError {
+				level = slog.LevelError
+			}
+			attrs := []slog.Attr{slog.String("request", name), slog.String("method", r.Method), slog.String("path", r.URL.Path),
+				slog.Int("status", s.status), slog.Duration("took", time.Since(began))}
+			if s.err != nil {
+				attrs = append(attrs, slog.String("error", s.err.Error()))
+			}
+			log.LogAttrs(r.Context(), level, "request", attrs...)
+		}()
+		next.ServeHTTP(s, r)
+	})
+}

@@ -1,0 +1,168 @@
+// Package server is the control plane: the REST API over a database and a host's agent.
+//
+//	s, err := server.Open(ctx, server.Config{DatabaseURL: url, Agent: "unix:///run/wrenn/agent.sock"})
+//	defer s.Close()
+//	key, err := s.FirstKey(ctx)            // once in a database's life
+//	err = s.Serve(ctx, listener)           // until ctx ends
+//
+// It keeps nothing outside the database: it may be killed at any line, and several may run side by side.
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/hostagent/client"
+	"wrenn.dev/wrenn/internal/server/api"
+	"wrenn.dev/wrenn/internal/server/auth"
+	"wrenn.dev/wrenn/internal/server/control"
+	"wrenn.dev/wrenn/internal/server/store"
+)
+
+// Config is what a server works with.
+type Config struct {
+	// DatabaseURL is PostgreSQL's.
+	DatabaseURL string
+	// Agent is how the host's agent is reached: "unix:///run/wrenn/agent.sock".
+	Agent string
+	// Log gets a line of each request; nil is slog's default.
+	Log *slog.Logger
+}
+
+// Server is one that is ready to serve.
+type Server struct {
+	log     *slog.Logger
+	store   *store.Store
+	agent   *client.Client
+	auth    *auth.Auth
+	control *control.Control
+	handler http.Handler
+}
+
+const (
+	// firstTeam is whose the first key is.
+	firstTeam = "default"
+	// keep is how long ended sandboxes and events are kept, and tidyTime how often what is older goes.
+	keep     = 7 * 24 * time.Hour
+	tidyTime = time.Hour
+)
+
+// Open connects to the database and brings it up to date. The agent need not answer yet.
+func Open(ctx context.Context, c Config) (*Server, error) {
+	socket, ok := strings.CutPrefix(c.Agent, "unix://")
+	if !ok || !filepath.IsAbs(socket) {
+		return nil, errs.Field("--agent", c.Agent+" is no agent's address", "give one such as unix:///run/wrenn/agent.sock")
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	st, err := store.Open(ctx, c.DatabaseURL)
+	if err != nil {
+		return nil, err
+	}
+	host, err := st.Host(ctx, c.Agent)
+	if err != nil {
+		st.Close()
+		return nil, err
+	}
+	s := &Server{log: c.Log, store: st, agent: client.Unix(socket), auth: auth.New(st)}
+	s.control = control.New(st, control.Host{ID: host.ID, Client: s.agent}, c.Log)
+	s.handler, err = api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Log: c.Log})
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// FirstKey makes the first API key, with every scope, and returns it; empty when there are keys.
+func (s *Server) FirstKey(ctx context.Context) (string, error) {
+	if has, err := s.store.HasKeys(ctx); has || err != nil {
+		return "", err
+	}
+	team, err := s.store.Team(ctx, firstTeam)
+	if err != nil {
+		return "", err
+	}
+	secret, _, err := s.auth.Issue(ctx, auth.Request{Team: team.ID, Name: "first", Scopes: auth.Scopes})
+	return secret, err
+}
+
+// Close gives the connections up.
+func (s *Server) Close() {
+	s.agent.Close()
+	s.store.Close()
+}
+
+// What a caller may take: one that says nothing holds nothing for ever.
+const (
+	headerTime     = 10 * time.Second
+	idleTime       = 2 * time.Minute
+	maxHeaderBytes = 64 << 10
+	// grace is how long requests may take to end once the server is told to stop. Operations go on beyond it, see Serve.
+	grace = 5 * time.Second
+)
+
+// Serve answers on the listener until ctx ends, follows what happens on the host, and tidies up. When ctx ends it waits for the operations that
+// are under way; those that are cut off all the same, another server finds.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	// Streams that have no end of their own end with this.
+	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	h := &http.Server{Handler: s.handler, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes,
+		BaseContext: func(net.Listener) context.Context { return requests }}
+	background, stop := context.WithCancel(ctx)
+	defer stop()
+	var running sync.WaitGroup
+	running.Go(func() { s.control.Watch(background) })
+	running.Go(func() { s.tidy(background) })
+	running.Go(func() {
+		if err := s.auth.Run(background); err != nil {
+			s.log.Warn("when API keys were last used was not written", "error", err)
+		}
+	})
+	failed := make(chan error, 1)
+	go func() { failed <- h.Serve(l) }()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	shut, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	time.AfterFunc(grace/2, cut) // who follows a stream is told by its end
+	if h.Shutdown(shut) != nil {
+		_ = h.Close()
+	}
+	s.control.Wait()
+	stop()
+	running.Wait()
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return err
+}
+
+// tidy removes what has been kept long enough, now and then.
+func (s *Server) tidy(ctx context.Context) {
+	tick := time.NewTicker(tidyTime)
+	defer tick.Stop()
+	for {
+		if err := s.store.Tidy(ctx, keep); err != nil && ctx.Err() == nil {
+			s.log.Warn("what is old was not removed", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
