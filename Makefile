@@ -112,6 +112,7 @@ kvm-shell: ready ## a shell in the emulated KVM host, with the built binaries
 .PHONY: generate
 generate: ## make the generated code anew
 	@go run ./tools/buf generate && go run ./tools/sqlc generate
+	@go run ./tools/openapi
 	@go tool -modfile=tools/tool.mod oapi-codegen -config openapi/oapi-codegen.yaml -o internal/server/rest/rest.gen.go openapi/wrenn.yaml
 
 .PHONY: fmt

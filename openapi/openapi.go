@@ -1,12 +1,12 @@
-// Package openapi is the REST API's document, the source of what the server takes and answers: its types are generated from it
-// (internal/server/rest), requests are checked against it, and tests hold every answer against it.
+// Package openapi is the REST API's document, wrenn.yaml: the source of what the server takes and answers. Its types are generated from it
+// (internal/server/rest), requests are checked against it (internal/server/contract), and tests hold every answer against it.
 //
 // It is a leaf package.
 package openapi
 
 import _ "embed"
 
-// YAML is the document.
+// JSON is the document. tools/openapi makes it from wrenn.yaml.
 //
-//go:embed wrenn.yaml
-var YAML []byte
+//go:embed wrenn.json
+var JSON []byte

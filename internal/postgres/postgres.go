@@ -12,7 +12,7 @@
 // PostgreSQL refuses to run as root: then it runs as the user "postgres", which its packages make. A uid without a name, as the machines'
 // processes have, will not do: initdb refuses it. Who can enter the socket's folder, which is that user and root, needs no password.
 //
-// It is a leaf package but for internal/inotify and internal/proc.
+// It is a leaf package but for other leaves.
 package postgres
 
 import (

@@ -8,12 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/lazyregexp"
 )
 
 // places are where distributions put the programs: Debian's and PGDG's packages leave them out of the PATH.
@@ -80,7 +80,7 @@ func installations(bin string) []installation {
 	return found
 }
 
-var versionLine = regexp.MustCompile(`^postgres \(PostgreSQL\) (\d{1,4})\D`)
+var versionLine = lazyregexp.New(`^postgres \(PostgreSQL\) (\d{1,4})\D`)
 
 // majorOf asks a folder's postgres what it is; 0 when there is none, or no initdb beside it.
 func majorOf(dir string) int {
@@ -91,7 +91,7 @@ func majorOf(dir string) int {
 	if err != nil {
 		return 0
 	}
-	m := versionLine.FindSubmatch(out)
+	m := versionLine().FindSubmatch(out)
 	if m == nil {
 		return 0
 	}

@@ -18,7 +18,7 @@ const module = "wrenn.dev/wrenn/"
 var layers = [][]string{
 	{"internal/errs"},
 	{"internal/id", "internal/cleanup", "internal/failpoint", "internal/version", "internal/buildcache",
-		"internal/inotify", "internal/lazyregexp", "openapi", "internal/server/rest", "internal/proc", "internal/snapshot/blockmap", "internal/sparse"},
+		"internal/inotify", "internal/lazyregexp", "openapi", "internal/server/rest", "internal/server/contract", "internal/proc", "internal/snapshot/blockmap", "internal/sparse"},
 	{"internal/cgroup", "internal/postgres"},
 	{"internal/build", "proto"},
 	{"internal/vmm", "internal/disk", "internal/network", "internal/template", "internal/snapshot", "internal/guest/mmds"},
@@ -145,6 +145,23 @@ func TestRawMemoryIsFenced(t *testing.T) {
 				if imported == "unsafe" {
 					t.Errorf("%s/%s imports unsafe: such code lives in *_unsafe.go", p.ImportPath, name)
 				}
+			}
+		}
+	}
+}
+
+// heavy are modules whose start takes milliseconds or megabytes. Every sandbox's pager is a process of the program, so they stay out of it.
+var heavy = []string{"github.com/getkin/kin-openapi", "github.com/santhosh-tekuri/jsonschema", "buf.build/go/protovalidate"}
+
+func TestTheProgramStartsLight(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", module+"cmd/wrenn").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path := range strings.Lines(string(out)) {
+		for _, name := range heavy {
+			if within(strings.TrimSpace(path), name) {
+				t.Errorf("cmd/wrenn has %s in it", strings.TrimSpace(path))
 			}
 		}
 	}

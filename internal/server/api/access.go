@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"wrenn.dev/wrenn/internal/server/auth"
+	"wrenn.dev/wrenn/internal/server/contract"
 )
 
 type identityKey struct{}
@@ -17,14 +18,14 @@ func team(ctx context.Context) string {
 }
 
 // authenticated lets a request pass whose key is good for the operation.
-func (s *server) authenticated(op *operation, next http.Handler) http.Handler {
-	if op.scope == "" {
+func (s *server) authenticated(op *contract.Operation, next http.Handler) http.Handler {
+	if op.Scope == "" {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.Auth.Check(r.Context(), remote(r), bearer(r))
 		if err == nil {
-			err = who.May(op.scope)
+			err = who.May(op.Scope)
 		}
 		if err != nil {
 			writeError(w, r, err)

@@ -12,9 +12,11 @@ import (
 	"net/http"
 
 	"wrenn.dev/wrenn/internal/server/auth"
+	"wrenn.dev/wrenn/internal/server/contract"
 	"wrenn.dev/wrenn/internal/server/control"
 	"wrenn.dev/wrenn/internal/server/rest"
 	"wrenn.dev/wrenn/internal/server/store"
+	"wrenn.dev/wrenn/openapi"
 )
 
 // Config is what the API works with.
@@ -29,7 +31,6 @@ type Config struct {
 // server implements rest.StrictServerInterface.
 type server struct {
 	Config
-	doc *document
 }
 
 var _ rest.StrictServerInterface = (*server)(nil)
@@ -39,16 +40,16 @@ func New(c Config) (http.Handler, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	doc, err := loadDocument()
+	doc, err := contract.Load(openapi.JSON)
 	if err != nil {
 		return nil, fmt.Errorf("the API's document: %w", err)
 	}
-	s := &server{Config: c, doc: doc}
+	s := &server{c}
 	strict := rest.NewStrictHandlerWithOptions(s, nil, rest.StrictHTTPServerOptions{
 		RequestErrorHandlerFunc:  func(w http.ResponseWriter, r *http.Request, err error) { writeError(w, r, badRequest(err)) },
 		ResponseErrorHandlerFunc: writeError,
 	})
-	routes := &router{mux: http.NewServeMux(), wrap: s.guarded, ops: doc.ops}
+	routes := &router{mux: http.NewServeMux(), wrap: s.guarded, ops: doc.Operations}
 	rest.HandlerWithOptions(strict, rest.StdHTTPServerOptions{BaseRouter: routes,
 		ErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) { writeError(w, r, badRequest(err)) }})
 	if routes.err != nil {
@@ -58,7 +59,7 @@ func New(c Config) (http.Handler, error) {
 }
 
 // guarded is an operation behind what every request passes before it.
-func (s *server) guarded(op *operation, h http.Handler) http.Handler {
+func (s *server) guarded(op *contract.Operation, h http.Handler) http.Handler {
 	h = s.once(op, h)
 	h = s.checked(op, h)
 	return s.authenticated(op, h)

@@ -18,7 +18,6 @@ import (
 	"wrenn.dev/wrenn/internal/server/api"
 	"wrenn.dev/wrenn/internal/server/control"
 	"wrenn.dev/wrenn/internal/server/rest"
-	"wrenn.dev/wrenn/openapi"
 )
 
 const nobody = "cl-0123456789abcdefghij"
@@ -241,7 +240,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"an unknown parameter", call{method: "GET", path: at + "?colour=red"}, "colour"},
 		{"a number that is none", call{method: "GET", path: at + "?limit=many"}, "limit"},
 		{"a page too long", call{method: "GET", path: at + "?limit=100000"}, "limit"},
-		{"a state that is none", call{method: "GET", path: at + "?state=asleep"}, "0"},
+		{"a state that is none", call{method: "GET", path: at + "?state=asleep"}, "state.0"},
 		{"no cursor", call{method: "GET", path: at + "?cursor=AAAA"}, "cursor"},
 		{"a long key", call{method: "POST", path: at, body: `{"template":"base"}`, header: map[string]string{"Idempotency-Key": long}}, "Idempotency-Key"},
 		{"an event that is none", call{method: "GET", path: "/v1/events", header: map[string]string{"Last-Event-ID": "x"}}, "Last-Event-ID"},
@@ -306,9 +305,6 @@ func TestAnswersWithoutAKey(t *testing.T) {
 		if doc["paths"].(map[string]any)[path] == nil {
 			t.Errorf("%s is not in the document that is served", path)
 		}
-	}
-	if len(openapi.YAML) == 0 {
-		t.Error("there is no document")
 	}
 	nowhere := client.Unix(filepath.Join(t.TempDir(), "none"))
 	defer nowhere.Close()

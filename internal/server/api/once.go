@@ -8,11 +8,10 @@ import (
 	"net/http"
 
 	"wrenn.dev/wrenn/internal/cleanup"
+	"wrenn.dev/wrenn/internal/server/contract"
 	"wrenn.dev/wrenn/internal/server/control"
 	"wrenn.dev/wrenn/internal/server/store"
 )
-
-const keyHeader = "Idempotency-Key"
 
 type opKey struct{}
 
@@ -26,12 +25,12 @@ func opOf(ctx context.Context) control.Op {
 
 // once has a request with an idempotency key happen once. The work goes on when its caller leaves, so that a caller who comes back finds
 // its answer. An answer that is no success is not kept.
-func (s *server) once(op *operation, next http.Handler) http.Handler {
-	if !op.keyed {
+func (s *server) once(op *contract.Operation, next http.Handler) http.Handler {
+	if !op.Keyed {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		key := r.Header.Get(keyHeader)
+		key := r.Header.Get(contract.KeyHeader)
 		if key == "" {
 			next.ServeHTTP(w, r)
 			return

@@ -11,6 +11,7 @@ import (
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
+	"wrenn.dev/wrenn/internal/server/contract"
 )
 
 // maxBody bounds a request's body, in bytes: a command with all its arguments is the longest.
@@ -19,8 +20,8 @@ const maxBody = 2 << 20
 // router is the generated code's ServeMux: it puts what wrap does before every operation.
 type router struct {
 	mux  *http.ServeMux
-	wrap func(*operation, http.Handler) http.Handler
-	ops  map[string]*operation
+	wrap func(*contract.Operation, http.Handler) http.Handler
+	ops  map[string]*contract.Operation
 	err  error
 }
 

@@ -67,7 +67,7 @@ type document struct {
 var contract = loadContract()
 
 func loadContract() *document {
-	spec, err := openapi3.NewLoader().LoadFromData(openapi.YAML)
+	spec, err := openapi3.NewLoader().LoadFromData(openapi.JSON)
 	if err != nil {
 		panic(err)
 	}
