@@ -99,14 +99,12 @@ func (a *Auth) Issue(ctx context.Context, r Request) (string, store.Key, error) 
 }
 
 // Check says whose key it is. ErrUnauthenticated, without saying which of them it is, for one that is not there, is revoked or has expired;
-// ErrResourceExhausted for an address that has given too many of those.
+// ErrResourceExhausted instead for an address that has given too many of those. A good key always passes: behind a proxy, all
+// callers have one address, and a bad one among them must not shut the others out.
 func (a *Auth) Check(ctx context.Context, from netip.Addr, secret string) (Identity, error) {
-	if !a.tries.may(from) {
-		return Identity{}, fmt.Errorf("too many bad API keys came from this address; wait a minute: %w", errs.ErrResourceExhausted)
-	}
 	k, err := a.find(ctx, secret)
-	if errors.Is(err, errs.ErrUnauthenticated) {
-		a.tries.failed(from)
+	if errors.Is(err, errs.ErrUnauthenticated) && !a.tries.failed(from) {
+		err = fmt.Errorf("too many bad API keys came from this address; wait a minute: %w", errs.ErrResourceExhausted)
 	}
 	if err != nil {
 		return Identity{}, err

@@ -98,11 +98,14 @@ func TestTriesAreLimited(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := a.Check(t.Context(), here, secret); !errors.Is(err, errs.ErrResourceExhausted) {
+	if _, err := a.Check(t.Context(), here, "wrong"); !errors.Is(err, errs.ErrResourceExhausted) {
 		t.Errorf("after too many: %v", err)
 	}
-	if _, err := a.Check(t.Context(), netip.MustParseAddr("192.0.2.2"), secret); err != nil {
+	if _, err := a.Check(t.Context(), netip.MustParseAddr("192.0.2.2"), "wrong"); !errors.Is(err, errs.ErrUnauthenticated) {
 		t.Errorf("another address: %v", err)
+	}
+	if _, err := a.Check(t.Context(), here, secret); err != nil {
+		t.Errorf("a good key, whatever came before: %v", err)
 	}
 }
 
@@ -113,11 +116,11 @@ func TestTriesAreForgotten(t *testing.T) {
 	for range maxFailed {
 		tr.failed(one)
 	}
-	if tr.may(one) || tr.may(neighbour) || !tr.may(other) {
+	if tr.failed(neighbour) || !tr.failed(other) {
 		t.Error("a network of 64 bits is one caller")
 	}
 	now = now.Add(window)
-	if !tr.may(one) {
+	if !tr.failed(one) {
 		t.Error("it is not forgotten")
 	}
 	for i := range maxAddresses + 10 {

@@ -44,16 +44,8 @@ func caller(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// may says whether an address may try a key.
-func (t *tries) may(a netip.Addr) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	f := t.count[caller(a)]
-	return f.n < maxFailed || t.now().Sub(f.since) >= window
-}
-
-// failed counts a bad key.
-func (t *tries) failed(a netip.Addr) {
+// failed counts a bad key, and says whether the address may still give some.
+func (t *tries) failed(a netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -73,4 +65,5 @@ func (t *tries) failed(a netip.Addr) {
 	}
 	f.n++
 	t.count[caller(a)] = f
+	return f.n <= maxFailed
 }

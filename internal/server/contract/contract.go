@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"wrenn.dev/wrenn/internal/errs"
 )
@@ -173,6 +174,11 @@ func (o *Operation) CheckParams(r *http.Request) error {
 // check refuses values that the parameter can't have. Only a list has more than one.
 func (p *param) check(values []string) error {
 	s := p.Schema.real()
+	for _, v := range values {
+		if strings.ContainsRune(v, 0) || !utf8.ValidString(v) {
+			return errs.Field(p.Name, fmt.Sprintf("%.40q is no text", v), "give UTF-8 without a zero byte")
+		}
+	}
 	if s.Type != "array" {
 		if len(values) > 1 {
 			return errs.Field(p.Name, fmt.Sprintf("it is given %d times", len(values)), "give it once")

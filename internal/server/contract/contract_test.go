@@ -137,6 +137,8 @@ func TestParameters(t *testing.T) {
 		{"GET /v1/sandboxes", "/v1/sandboxes?state=running&state=asleep", nil, "state.1"},
 		{"GET /v1/sandboxes", "/v1/sandboxes?metadata=b", nil, "metadata.0"},
 		{"GET /v1/sandboxes", "/v1/sandboxes?" + strings.Repeat("state=running&", 10), nil, "state"},
+		{"GET /v1/sandboxes", "/v1/sandboxes?cursor=%00", nil, "cursor"},
+		{"GET /v1/sandboxes", "/v1/sandboxes?metadata=a%3D%FF", nil, "metadata"},
 		{"GET /v1/sandboxes", "/v1/sandboxes?colour=red", nil, "colour"},
 		{"GET /v1/sandboxes", "/v1/sandboxes", http.Header{KeyHeader: {"k"}}, KeyHeader},
 		{"POST /v1/sandboxes", "/v1/sandboxes", http.Header{KeyHeader: {"k"}}, ""},

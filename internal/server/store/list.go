@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"wrenn.dev/wrenn/internal/errs"
@@ -27,7 +28,7 @@ func (s *Store) List(ctx context.Context, q Query) (list []Sandbox, next string,
 	if err != nil {
 		return nil, "", err
 	}
-	states, page := q.States, int32(q.Limit+1)
+	states, page := slices.Compact(slices.Sorted(slices.Values(q.States))), int32(q.Limit+1) // twice the same state is no two pages
 	if len(states) == 0 {
 		states = Stop.From
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"wrenn.dev/wrenn/internal/errs"
@@ -65,7 +66,7 @@ func (s *Store) Create(ctx context.Context, n NewSandbox) (Sandbox, error) {
 }
 
 func insert(ctx context.Context, q *db.Queries, n NewSandbox, state State, snapshot *string) (Sandbox, error) {
-	p := db.InsertSandboxParams{ID: n.ID, TeamID: n.Team, HostID: n.Host, State: state, Reason: n.Reason, Template: n.Sizes.Template,
+	p := db.InsertSandboxParams{ID: n.ID, TeamID: n.Team, HostID: n.Host, State: state, Reason: words(n.Reason), Template: n.Sizes.Template,
 		SnapshotID: snapshot, Vcpus: n.Sizes.VCPUs, MemoryMib: n.Sizes.MemoryMiB, DiskBytes: n.Sizes.DiskBytes, Internet: n.Internet,
 		Metadata: n.Metadata, TtlSeconds: n.TTLSeconds, OnExpiry: n.OnExpiry}
 	if p.Metadata == nil {
@@ -109,7 +110,7 @@ func (s *Store) OfHost(ctx context.Context, host, id string) (Sandbox, error) {
 // Begin puts a sandbox into the state on the way, under the operation's name, for at most opTime. ErrNotFound when there is none;
 // ErrFailedPrecondition with its state when it is not where the change may begin.
 func (s *Store) Begin(ctx context.Context, team, id string, c Change, reason, op string, opTime time.Duration) (Sandbox, error) {
-	sb, err := s.q.BeginChange(ctx, db.BeginChangeParams{State: c.Via, Reason: reason, Op: op, OpTime: opTime, ID: id, TeamID: team, FromStates: c.From})
+	sb, err := s.q.BeginChange(ctx, db.BeginChangeParams{State: c.Via, Reason: words(reason), Op: op, OpTime: opTime, ID: id, TeamID: team, FromStates: c.From})
 	if err := kind(err); !errors.Is(err, errs.ErrNotFound) {
 		s.tell(err)
 		return sb, err
@@ -122,13 +123,13 @@ func (s *Store) Begin(ctx context.Context, team, id string, c Change, reason, op
 
 // Finish takes a sandbox out of the state on the way. ErrOvertaken when the operation is no longer the sandbox's: nothing has changed then.
 func (s *Store) Finish(ctx context.Context, id, op string, to State, reason string) (Sandbox, error) {
-	sb, err := s.q.FinishChange(ctx, db.FinishChangeParams{State: to, Reason: reason, ID: id, Op: op})
+	sb, err := s.q.FinishChange(ctx, db.FinishChangeParams{State: to, Reason: words(reason), ID: id, Op: op})
 	return sb, s.finished(err)
 }
 
 // Started is Finish of a start that went well, with what the sandbox turned out to be.
 func (s *Store) Started(ctx context.Context, id, op string, is Sizes, reason string) (Sandbox, error) {
-	sb, err := s.q.FinishStart(ctx, db.FinishStartParams{Reason: reason, Template: is.Template, Vcpus: is.VCPUs, MemoryMib: is.MemoryMiB,
+	sb, err := s.q.FinishStart(ctx, db.FinishStartParams{Reason: words(reason), Template: is.Template, Vcpus: is.VCPUs, MemoryMib: is.MemoryMiB,
 		DiskBytes: is.DiskBytes, ID: id, Op: op})
 	return sb, s.finished(err)
 }
@@ -144,7 +145,7 @@ func (s *Store) finished(err error) error {
 // Observe writes what a host says of a sandbox, if the row is still the one that was read before the host was asked. A sandbox with an
 // operation under way is the operation's until its time is over, unless it has ended. It says whether the row changed.
 func (s *Store) Observe(ctx context.Context, read Sandbox, is State, reason string) (bool, error) {
-	_, err := s.q.Observe(ctx, db.ObserveParams{State: is, Reason: reason, ID: read.ID, Version: read.Version})
+	_, err := s.q.Observe(ctx, db.ObserveParams{State: is, Reason: words(reason), ID: read.ID, Version: read.Version})
 	if err = kind(err); errors.Is(err, errs.ErrNotFound) {
 		return false, nil
 	}
@@ -187,4 +188,15 @@ func found(err error, what, name string) error {
 		return fmt.Errorf("%s %q: %w", what, name, errs.ErrNotFound)
 	}
 	return err
+}
+
+// maxReason bounds a reason, in bytes.
+const maxReason = 1 << 10
+
+// words is a reason as it can be kept: PostgreSQL's texts have no zero byte, and some of it may be what a guest has said.
+func words(reason string) string {
+	if len(reason) > maxReason {
+		reason = reason[:maxReason]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(reason, "\uFFFD"), "\x00", "\uFFFD")
 }

@@ -104,6 +104,8 @@ func kind(err error) error {
 		return fmt.Errorf("%s: %w", said.ConstraintName, errs.ErrAlreadyExists)
 	case errors.As(err, &said) && said.Code == "23514":
 		return fmt.Errorf("%s: %w", said.Message, errs.ErrFailedPrecondition)
+	case errors.As(err, &said) && (said.Code == "22021" || said.Code == "22P05"):
+		return errs.Field("text", "it has a character that can't be kept", "give UTF-8 without a zero byte")
 	case errors.As(err, &said) && (said.Code[:2] == "57" || said.Code[:2] == "53" || said.Code[:2] == "08"):
 		return fmt.Errorf("the database: %w: %w", err, errs.ErrUnavailable)
 	case errors.As(err, &unreachable), pgconn.SafeToRetry(err):

@@ -183,6 +183,32 @@ func TestAnOperationThatIsGivenUp(t *testing.T) {
 	}
 }
 
+func TestAnyReasonIsKept(t *testing.T) {
+	w := newWorld(t)
+	for _, reason := range []string{"a\x00b", "\xff", strings.Repeat("ü", 1<<16)} {
+		sb := w.starting("start")
+		sb, err := w.Finish(t.Context(), sb.ID, "start", store.Failed, reason)
+		if err != nil || sb.Reason == "" {
+			t.Errorf("%.20q: %q %v", reason, sb.Reason, err)
+		}
+	}
+	if _, err := w.SetMetadata(t.Context(), w.team, w.running().ID, map[string]string{"a": "\x00"}); !errors.Is(err, errs.ErrInvalid) {
+		t.Error(err)
+	}
+	if _, _, err := w.ListKeys(t.Context(), w.team, "\x00", 1); !errors.Is(err, errs.ErrInvalid) {
+		t.Error(err)
+	}
+}
+
+func TestAStateTwiceIsOnce(t *testing.T) {
+	w := newWorld(t)
+	w.running()
+	list, _, err := w.List(t.Context(), store.Query{Team: w.team, States: []string{store.Running, store.Paused, store.Running}, Limit: 10})
+	if err != nil || len(list) != 1 {
+		t.Error(list, err)
+	}
+}
+
 func TestTeamsDoNotSeeEachOther(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
