@@ -72,6 +72,9 @@ func Decode(err error) error {
 	case connect.CodeUnimplemented:
 		return &remote{kind: errs.ErrFailedPrecondition, text: "the agent does not know this call; is it older than this program? " + text}
 	}
+	if sent.Code() == connect.CodeUnknown && !connect.IsWireError(err) {
+		return &remote{kind: errs.ErrUnavailable, text: text} // the connection broke while the request was written, which Connect does not tell apart
+	}
 	return &remote{text: text}
 }
 

@@ -136,3 +136,10 @@ func unbounded(t *testing.T, fd protoreflect.FieldDescriptor) {
 		t.Errorf("%s has no bound of its items", fd.FullName())
 	}
 }
+
+// TestABrokenConnection is one that ends while the request is written.
+func TestABrokenConnection(t *testing.T) {
+	if err := Decode(connect.NewError(connect.CodeUnknown, syscall.EPIPE)); !errors.Is(err, errs.ErrUnavailable) {
+		t.Error(err)
+	}
+}
