@@ -10,6 +10,7 @@ import (
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/id"
 	"wrenn.dev/wrenn/internal/sandbox"
+	"wrenn.dev/wrenn/internal/template"
 	"wrenn.dev/wrenn/internal/vmm"
 )
 
@@ -138,6 +139,9 @@ func (a *Agent) Get(id string) (Info, error) {
 	}
 	return a.info(r), nil
 }
+
+// Templates returns the host's templates, by name.
+func (a *Agent) Templates() ([]template.Template, error) { return a.m.Templates() }
 
 // Filter says which sandboxes List returns.
 type Filter struct {

@@ -39,6 +39,8 @@ func (f files) Get(name string) (template.Template, error) {
 		Modules: blob("modules"), VCPUs: 1, MemoryMiB: 256}, nil
 }
 
+func (f files) List() ([]string, error) { return []string{"base", "broken"}, nil }
+
 func (f files) Path(digest string) string { return filepath.Join(f.dir, digest) }
 
 // world is a manager on fakes.
@@ -294,4 +296,13 @@ func TestDestroyByID(t *testing.T) {
 		t.Errorf("no id: %v", err)
 	}
 	w.empty()
+}
+
+// TestTemplates: one that is not whole is left out, and the others are told of.
+func TestTemplates(t *testing.T) {
+	w := newWorld(t)
+	list, err := w.Templates()
+	if err != nil || len(list) != 1 || list[0].Name != "base" {
+		t.Errorf("%v, %v", list, err)
+	}
 }

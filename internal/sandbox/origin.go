@@ -162,3 +162,22 @@ func (m *Manager) open(ctx context.Context, build string) (*snapshot.Build, erro
 	}
 	return b, nil
 }
+
+// Templates returns the host's templates, by name. One that is not whole is left out: Create says what is wrong with it.
+func (m *Manager) Templates() ([]template.Template, error) {
+	names, err := m.cfg.Templates.List()
+	if err != nil {
+		return nil, err
+	}
+	var list []template.Template
+	for _, name := range names {
+		t, err := m.cfg.Templates.Get(name)
+		switch {
+		case err == nil:
+			list = append(list, t)
+		case !errors.Is(err, errs.ErrNotFound) && !errors.Is(err, errs.ErrCorrupt):
+			return nil, err
+		}
+	}
+	return list, nil
+}

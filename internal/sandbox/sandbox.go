@@ -60,6 +60,8 @@ type Templates interface {
 	Get(name string) (template.Template, error)
 	// Path is the host path of one of a template's files.
 	Path(digest string) string
+	// List returns the names of the templates, sorted.
+	List() ([]string, error)
 }
 
 // DialFunc connects to a TCP port of the guest.

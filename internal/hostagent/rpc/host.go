@@ -138,3 +138,16 @@ const scrapeTime = 10 * time.Second
 func Metrics(a *hostagent.Agent) http.Handler {
 	return promhttp.HandlerFor(a.Metrics(), promhttp.HandlerOpts{Timeout: scrapeTime, MaxRequestsInFlight: 4})
 }
+
+// ListTemplates implements HostService.
+func (h *host) ListTemplates(context.Context, *connect.Request[pb.ListTemplatesRequest]) (*connect.Response[pb.ListTemplatesResponse], error) {
+	list, err := h.a.Templates()
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.ListTemplatesResponse{}
+	for _, t := range list {
+		resp.Templates = append(resp.Templates, &pb.Template{Name: t.Name, Id: t.ID, Vcpus: uint32(t.VCPUs), MemoryMib: uint32(t.MemoryMiB)})
+	}
+	return connect.NewResponse(resp), nil
+}

@@ -109,6 +109,9 @@ func (f templates) Get(name string) (template.Template, error) {
 		Modules: blob("modules"), VCPUs: 1, MemoryMiB: 256}, nil
 }
 
+// List implements sandbox.Templates.
+func (f templates) List() ([]string, error) { return []string{"base"}, nil }
+
 // Path implements sandbox.Templates.
 func (f templates) Path(digest string) string { return filepath.Join(f.dir, digest) }
 

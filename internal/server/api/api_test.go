@@ -137,6 +137,14 @@ func TestLists(t *testing.T) {
 	}
 }
 
+func TestTemplates(t *testing.T) {
+	w := newWorld(t, quota.Amount{})
+	list := as[rest.TemplateList](t, w.do(call{method: "GET", path: "/v1/templates"}), 200).Templates
+	if len(list) != 1 || list[0].Name != "base" || list[0].Vcpus != 1 || list[0].MemoryMib != 256 || list[0].ID == "" {
+		t.Errorf("%+v", list)
+	}
+}
+
 func TestKeys(t *testing.T) {
 	w := newWorld(t, quota.Amount{})
 	made := as[rest.NewKey](t, w.do(call{method: "POST", path: "/v1/keys", body: `{"name":"ci","scopes":["read"],"expires_at":"2999-01-01T00:00:00Z"}`}), 201)

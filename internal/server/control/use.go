@@ -111,3 +111,12 @@ func (c *Control) removeSnapshot(ctx context.Context, snap store.Snapshot) error
 	}
 	return c.store.RemoveSnapshot(ctx, snap.ID)
 }
+
+// Templates are what sandboxes can be started from, by name.
+func (c *Control) Templates(ctx context.Context) ([]*pb.Template, error) {
+	resp, err := c.host.Host.ListTemplates(ctx, connect.NewRequest(&pb.ListTemplatesRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return resp.Msg.GetTemplates(), nil
+}

@@ -113,6 +113,9 @@ const (
 	HostServiceStatusProcedure = "/hostagent.v1.HostService/Status"
 	// HostServiceEventsProcedure is the fully-qualified name of the HostService's Events RPC.
 	HostServiceEventsProcedure = "/hostagent.v1.HostService/Events"
+	// HostServiceListTemplatesProcedure is the fully-qualified name of the HostService's ListTemplates
+	// RPC.
+	HostServiceListTemplatesProcedure = "/hostagent.v1.HostService/ListTemplates"
 	// HostServiceLogsProcedure is the fully-qualified name of the HostService's Logs RPC.
 	HostServiceLogsProcedure = "/hostagent.v1.HostService/Logs"
 	// HostServiceStatsProcedure is the fully-qualified name of the HostService's Stats RPC.
@@ -1020,6 +1023,8 @@ type HostServiceClient interface {
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
 	// Events tells of every change of state with its reason, as it happens. One that reads too slowly is told of the gap.
 	Events(context.Context, *connect.Request[v1.EventsRequest]) (*connect.ServerStreamForClient[v1.EventsResponse], error)
+	// ListTemplates gives what sandboxes can be started from, sorted by name. They are few.
+	ListTemplates(context.Context, *connect.Request[v1.ListTemplatesRequest]) (*connect.Response[v1.ListTemplatesResponse], error)
 	// Logs gives the end of what a sandbox's machine has written.
 	Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.Response[v1.LogsResponse], error)
 	// Stats tells what sandboxes that have a machine take of the host, as it is now.
@@ -1052,6 +1057,13 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(hostServiceMethods.ByName("Events")),
 			connect.WithClientOptions(opts...),
 		),
+		listTemplates: connect.NewClient[v1.ListTemplatesRequest, v1.ListTemplatesResponse](
+			httpClient,
+			baseURL+HostServiceListTemplatesProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("ListTemplates")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		logs: connect.NewClient[v1.LogsRequest, v1.LogsResponse](
 			httpClient,
 			baseURL+HostServiceLogsProcedure,
@@ -1078,11 +1090,11 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 
 // hostServiceClient implements HostServiceClient.
 type hostServiceClient struct {
-	status  *connect.Client[v1.StatusRequest, v1.StatusResponse]
-	events  *connect.Client[v1.EventsRequest, v1.EventsResponse]
-	logs    *connect.Client[v1.LogsRequest, v1.LogsResponse]
-	stats   *connect.Client[v1.StatsRequest, v1.StatsResponse]
-	metrics *connect.Client[v1.MetricsRequest, v1.MetricsResponse]
+	status        *connect.Client[v1.StatusRequest, v1.StatusResponse]
+	events        *connect.Client[v1.EventsRequest, v1.EventsResponse]
+	listTemplates *connect.Client[v1.ListTemplatesRequest, v1.ListTemplatesResponse]
+	logs          *connect.Client[v1.LogsRequest, v1.LogsResponse]
+	metrics       *connect.Client[v1.MetricsRequest, v1.MetricsResponse]
 }
 
 // Status calls hostagent.v1.HostService.Status.
@@ -1093,6 +1105,11 @@ func (c *hostServiceClient) Status(ctx context.Context, req *connect.Request[v1.
 // Events calls hostagent.v1.HostService.Events.
 func (c *hostServiceClient) Events(ctx context.Context, req *connect.Request[v1.EventsRequest]) (*connect.ServerStreamForClient[v1.EventsResponse], error) {
 	return c.events.CallServerStream(ctx, req)
+}
+
+// ListTemplates calls hostagent.v1.HostService.ListTemplates.
+func (c *hostServiceClient) ListTemplates(ctx context.Context, req *connect.Request[v1.ListTemplatesRequest]) (*connect.Response[v1.ListTemplatesResponse], error) {
+	return c.listTemplates.CallUnary(ctx, req)
 }
 
 // Logs calls hostagent.v1.HostService.Logs.
@@ -1115,6 +1132,8 @@ type HostServiceHandler interface {
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
 	// Events tells of every change of state with its reason, as it happens. One that reads too slowly is told of the gap.
 	Events(context.Context, *connect.Request[v1.EventsRequest], *connect.ServerStream[v1.EventsResponse]) error
+	// ListTemplates gives what sandboxes can be started from, sorted by name. They are few.
+	ListTemplates(context.Context, *connect.Request[v1.ListTemplatesRequest]) (*connect.Response[v1.ListTemplatesResponse], error)
 	// Logs gives the end of what a sandbox's machine has written.
 	Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.Response[v1.LogsResponse], error)
 	// Stats tells what sandboxes that have a machine take of the host, as it is now.
@@ -1141,6 +1160,13 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		HostServiceEventsProcedure,
 		svc.Events,
 		connect.WithSchema(hostServiceMethods.ByName("Events")),
+		connect.WithHandlerOptions(opts...),
+	)
+	hostServiceListTemplatesHandler := connect.NewUnaryHandler(
+		HostServiceListTemplatesProcedure,
+		svc.ListTemplates,
+		connect.WithSchema(hostServiceMethods.ByName("ListTemplates")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
 	hostServiceLogsHandler := connect.NewUnaryHandler(
@@ -1170,6 +1196,8 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 			hostServiceStatusHandler.ServeHTTP(w, r)
 		case HostServiceEventsProcedure:
 			hostServiceEventsHandler.ServeHTTP(w, r)
+		case HostServiceListTemplatesProcedure:
+			hostServiceListTemplatesHandler.ServeHTTP(w, r)
 		case HostServiceLogsProcedure:
 			hostServiceLogsHandler.ServeHTTP(w, r)
 		case HostServiceStatsProcedure:
@@ -1191,6 +1219,10 @@ func (UnimplementedHostServiceHandler) Status(context.Context, *connect.Request[
 
 func (UnimplementedHostServiceHandler) Events(context.Context, *connect.Request[v1.EventsRequest], *connect.ServerStream[v1.EventsResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.HostService.Events is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) ListTemplates(context.Context, *connect.Request[v1.ListTemplatesRequest]) (*connect.Response[v1.ListTemplatesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.HostService.ListTemplates is not implemented"))
 }
 
 func (UnimplementedHostServiceHandler) Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.Response[v1.LogsResponse], error) {

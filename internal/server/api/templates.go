@@ -1,0 +1,20 @@
+package api
+
+import (
+	"context"
+
+	"wrenn.dev/wrenn/internal/server/rest"
+)
+
+// ListTemplates implements rest.StrictServerInterface.
+func (s *server) ListTemplates(ctx context.Context, _ rest.ListTemplatesRequestObject) (rest.ListTemplatesResponseObject, error) {
+	list, err := s.Control.Templates(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer := rest.ListTemplates200JSONResponse{Templates: make([]rest.Template, len(list))}
+	for i, t := range list {
+		answer.Templates[i] = rest.Template{Name: t.GetName(), ID: t.GetId(), Vcpus: int32(t.GetVcpus()), MemoryMib: int32(t.GetMemoryMib())}
+	}
+	return answer, nil
+}
