@@ -36,8 +36,8 @@ func newUp(s streams, host *hostFlags) *cobra.Command {
 		Long: `Up runs all that one machine needs: a private PostgreSQL from the machine's own programs, the agent, and the server with the REST API.
 It prints the address and, the first time, an API key with every scope: once.
 
-The database is in the folder postgres of the state folder, on a unix socket that root and its own user alone can reach; --database-url takes
-another one instead. Sandboxes outlive it: started again, it goes on where it was.
+The database is beside the state folder, in /var/lib/wrenn-postgres, on a unix socket that root and its own user alone can reach;
+--database-url takes another one instead. Sandboxes outlive it: started again, it goes on where it was.
 
 The API has no TLS of its own: it listens on this machine alone unless --listen says otherwise. SIGTERM and Ctrl-C stop it; operations
 under way are brought to their end first, and sandboxes run on.`,
@@ -79,7 +79,7 @@ func runUp(ctx context.Context, s streams, host *hostFlags, f *upFlags) (err err
 	defer cu.Clean(&err)
 	url, lost := f.databaseURL, (<-chan struct{})(nil)
 	if url == "" {
-		db, err := startDatabase(ctx, log, filepath.Join(host.stateDir, "postgres"))
+		db, err := startDatabase(ctx, log, databaseDir(host.stateDir))
 		if err != nil {
 			return err
 		}
@@ -99,6 +99,9 @@ func runUp(ctx context.Context, s streams, host *hostFlags, f *upFlags) (err err
 	defer cancel()
 	return errors.Join(err, a.Close(closing))
 }
+
+// databaseDir is beside the state folder and not in it: that one root alone may enter, and PostgreSQL runs as another user.
+func databaseDir(stateDir string) string { return filepath.Clean(stateDir) + "-postgres" }
 
 func startDatabase(ctx context.Context, log *slog.Logger, dir string) (*postgres.Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, databaseStart)

@@ -67,7 +67,11 @@ func (b *box) run(fn func(url, out string)) string {
 	b.t.Helper()
 	ctx, stop := context.WithCancel(b.t.Context())
 	defer stop()
-	db, err := startDatabase(ctx, b.log, filepath.Join(b.dir, "postgres"))
+	state := filepath.Join(b.dir, "state")
+	if err := os.MkdirAll(state, 0o700); err != nil { // as whatever came before has left it
+		b.t.Fatal(err)
+	}
+	db, err := startDatabase(ctx, b.log, databaseDir(state))
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 // Package postgres runs a private PostgreSQL: the host's own programs on a data folder and a unix socket of ours, without TCP.
 //
-//	db, err := postgres.Start(ctx, postgres.Config{Dir: "/var/lib/wrenn/postgres"})
+//	db, err := postgres.Start(ctx, postgres.Config{Dir: "/var/lib/wrenn-postgres"})
 //	pool, err := pgxpool.New(ctx, db.URL())
 //	…
 //	err = db.Close(ctx)                    // the data stays
