@@ -120,6 +120,12 @@ var masked = []string{
 	"systemd-networkd.service", "systemd-networkd.socket", "nftables.service", // the network is up, and is what tests make of it
 }
 
+// users are those that packages' scripts would have made.
+var users = map[string]string{
+	"passwd": "postgres:x:101:101::/var/lib/postgresql:/bin/sh\n",
+	"group":  "postgres:x:101:\n",
+}
+
 var folders = []string{"images", "opt/wrenn/bin", "opt/wrenn/tests", "out", "var/lib/wrenn", "root", "proc", "sys", "dev", "run", "tmp", "var/tmp"}
 
 // unused is what nobody reads on the root disk, by far the most of it.
@@ -162,6 +168,11 @@ func finish(ctx context.Context, tree string) error {
 			return err
 		}
 	}
+	for name, line := range users {
+		if err := appendTo(filepath.Join(tree, "etc", name), line); err != nil {
+			return err
+		}
+	}
 	if err := bundleCertificates(tree); err != nil {
 		return err
 	}
@@ -187,6 +198,15 @@ func bundleCertificates(tree string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "ca-certificates.crt"), bundle.Bytes(), 0o644)
+}
+
+func appendTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 func copyTo(to, from string) error {
