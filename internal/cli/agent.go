@@ -85,7 +85,8 @@ func (f *agentFlags) registerLimits(fl *pflag.FlagSet) {
 	fl.IntVar(&f.maxSandboxes, "max-sandboxes", 0, "most sandboxes that run at once (default: no limit)")
 	fl.IntVar(&f.maxVCPUs, "max-vcpus", 0, "most virtual CPUs of all together (default: no limit)")
 	fl.StringVar(&f.maxMemory, "max-memory", "", "most memory of all together, such as 48G (default: nine tenths of the machine's)")
-	fl.StringVar(&f.maxDisk, "max-disk", "", "most disk of all together, paused ones included, such as 500G (default: no limit)")
+	fl.StringVar(&f.maxDisk, "max-disk", "", "most disk of all together, paused ones and snapshots included, such as 500G (default: no limit)")
+	fl.IntVar(&f.warmSlots, "warm-slots", defaultWarmSlots, "network slots that are kept ready for sandboxes to come")
 }
 
 // limits turns the flags into what all sandboxes may take.

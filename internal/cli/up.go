@@ -90,7 +90,7 @@ func runUp(ctx context.Context, s streams, host *hostFlags, f *upFlags) (err err
 		})
 		url, lost = db.URL(), db.Done()
 	}
-	a, err := hostagent.Start(ctx, hostagent.Config{Manager: parts.Manager, StateDir: parts.StateDir, Limits: limits, Log: log})
+	a, err := hostagent.Start(ctx, hostagent.Config{Manager: parts.Manager, StateDir: parts.StateDir, Limits: limits, WarmSlots: f.agentFlags.warmSlots, Log: log})
 	if err != nil {
 		return err
 	}

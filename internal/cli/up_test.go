@@ -21,20 +21,20 @@ import (
 	"wrenn.dev/wrenn/internal/sandbox/sandboxtest"
 )
 
-// words are what a command prints, as it does.
-type words struct {
+// printed are what a command prints, as it does.
+type printed struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
 // Write implements io.Writer.
-func (w *words) Write(p []byte) (int, error) {
+func (w *printed) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.text.Write(p)
 }
 
-func (w *words) String() string {
+func (w *printed) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.text.String()
@@ -80,7 +80,7 @@ func (b *box) run(fn func(url, out string)) string {
 		b.t.Fatal(err)
 	}
 	f := &upFlags{serverFlags: serverFlags{listen: "127.0.0.1:0"}, agentFlags: agentFlags{socket: filepath.Join(b.dir, "agent.sock")}}
-	out, ended := &words{}, make(chan error, 1)
+	out, ended := &printed{}, make(chan error, 1)
 	go func() { ended <- f.together(ctx, streams{out: out, err: io.Discard}, a, b.log, db.URL(), db.Done()) }()
 	address := regexp.MustCompile(`http://[0-9.:]+`)
 	for address.FindString(out.String()) == "" {

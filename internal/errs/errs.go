@@ -28,7 +28,7 @@ var (
 	ErrUnavailable = errors.New("unavailable")
 	// ErrUnauthenticated: the caller did not prove who it is.
 	ErrUnauthenticated = errors.New("unauthenticated")
-	// ErrPermissionDenied: the caller is known and may not do this.
+	// ErrPermissionDenied: it is known who asks, and that one may not do this; somebody else may.
 	ErrPermissionDenied = errors.New("permission denied")
 	// ErrCorrupt: stored state fails its own checks and is not used.
 	ErrCorrupt = errors.New("corrupt")

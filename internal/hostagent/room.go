@@ -1,8 +1,6 @@
 package hostagent
 
 import (
-	"context"
-
 	"wrenn.dev/wrenn/internal/hostagent/quota"
 	"wrenn.dev/wrenn/internal/sandbox"
 )
@@ -31,13 +29,12 @@ func amountOf(r sandbox.Record) quota.Amount {
 	return full
 }
 
-// room fills the spec's sizes and takes them from what the host has, and with them what the template's warm build will take if there is
-// none yet; the caller calls done when its start has come to an end. The machine that a warm build is made with takes nothing more: it
-// has the same sizes, and is gone before the sandbox's starts.
-func (a *Agent) room(ctx context.Context, spec *sandbox.Spec) (done func(), err error) {
-	if err := a.m.Check(ctx, spec); err != nil {
-		return nil, err
-	}
+// room takes the spec's sizes from what the host has, and with them what the template's warm build will take if there is none yet; the
+// caller calls done when its start has come to an end. The machine that a warm build is made with takes nothing more: it has the same
+// sizes, and is gone before the sandbox's starts.
+//
+// Preconditions: the manager has checked the spec, and filled them.
+func (a *Agent) room(spec *sandbox.Spec) (done func(), err error) {
 	if err := a.ledger.Reserve(spec.ID, promise(spec.VCPUs, spec.MemoryMiB, spec.DiskBytes)); err != nil {
 		return nil, err
 	}

@@ -68,10 +68,12 @@ func (a *Agent) Create(ctx context.Context, spec Spec) (Info, []vmm.Step, error)
 		if err := a.addNew(b); err != nil {
 			return Info{}, err
 		}
-		if err := a.room(&spec.Spec); err != nil {
+		done, err := a.room(&spec.Spec)
+		if err != nil {
 			a.forget(b)
 			return Info{}, err
 		}
+		defer done()
 		sb, err := a.m.Create(ctx, spec.Spec, o.step)
 		if err != nil {
 			a.forget(b)
@@ -122,13 +124,6 @@ func (a *Agent) addNew(b *box) error {
 	}
 	a.boxes[b.id] = b
 	return nil
-}
-
-// room takes the spec's sizes from what the host has.
-//
-// Preconditions: the manager has checked the spec, and filled them.
-func (a *Agent) room(spec *sandbox.Spec) error {
-	return a.ledger.Reserve(spec.ID, quota.Amount{Sandboxes: 1, VCPUs: spec.VCPUs, MemoryMiB: int64(spec.MemoryMiB), DiskBytes: spec.DiskBytes})
 }
 
 // Get returns a sandbox. ErrNotFound when there is none.

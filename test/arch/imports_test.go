@@ -17,7 +17,8 @@ const module = "wrenn.dev/wrenn/"
 // list, never of those below. A row names a folder with all that is under it; the longest match counts.
 var layers = [][]string{
 	{"internal/errs"},
-	{"internal/id", "internal/cleanup", "internal/failpoint", "internal/version", "internal/buildcache",
+	{"internal/id", "internal/failpoint"},
+	{"internal/cleanup", "internal/version", "internal/statefile", "internal/buildcache",
 		"internal/inotify", "internal/lazyregexp", "openapi", "internal/server/rest", "internal/server/contract", "internal/proc", "internal/snapshot/blockmap", "internal/sparse"},
 	{"internal/cgroup", "internal/postgres"},
 	{"internal/build", "proto"},

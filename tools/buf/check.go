@@ -30,6 +30,9 @@ func check(ctx context.Context, buf string) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
+	if err := compatible(ctx, buf, tmp); err != nil {
+		return err
+	}
 	if err := wheel.Run(ctx, buf, "generate", "--output", tmp); err != nil {
 		return err
 	}
@@ -39,7 +42,7 @@ func check(ctx context.Context, buf string) error {
 // compatible fails when a caller made from the baseline can't be served any more, and when the baseline is not what the protos are now:
 // what is added goes into it in the same commit, so that the next one can't break it.
 func compatible(ctx context.Context, buf, tmp string) error {
-	if err := command(ctx, buf, "breaking", "--against", baseline); err != nil {
+	if err := wheel.Run(ctx, buf, "breaking", "--against", baseline); err != nil {
 		return fmt.Errorf("the protos break callers of %s; docs/development.md says what to do: %w", baseline, err)
 	}
 	now := filepath.Join(tmp, "now.binpb")
@@ -62,7 +65,7 @@ func compatible(ctx context.Context, buf, tmp string) error {
 
 // move puts the protos as they are into the baseline, unless that breaks its callers.
 func move(ctx context.Context, buf string) error {
-	if err := command(ctx, buf, "breaking", "--against", baseline); err != nil {
+	if err := wheel.Run(ctx, buf, "breaking", "--against", baseline); err != nil {
 		return err
 	}
 	return describe(ctx, buf, baseline)
@@ -70,7 +73,7 @@ func move(ctx context.Context, buf string) error {
 
 // describe writes the protos as they are, without comments, to path.
 func describe(ctx context.Context, buf, path string) error {
-	return command(ctx, buf, "build", "--exclude-source-info", "--output", path)
+	return wheel.Run(ctx, buf, "build", "--exclude-source-info", "--output", path)
 }
 
 // compare fails unless have holds the same generated files as want, with the same content.

@@ -49,3 +49,26 @@ func TestCompare(t *testing.T) {
 		t.Fatal("nothing generated was taken for up to date")
 	}
 }
+
+// TestCompatible: the baseline is what the protos are, or the check says what to do. Buf itself is stood in for: what it says of a
+// change is its own tests' matter.
+func TestCompatible(t *testing.T) {
+	for _, c := range []struct{ name, now, breaks, complaint string }{
+		{"the same", "old", "exit 0", ""},
+		{"what is new is not in it", "new", "exit 0", "lacks what is new"},
+		{"it breaks a caller", "old", "exit 100", "break callers"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Chdir(write(t, t.TempDir(), map[string]string{"proto/baseline.binpb": "old"}))
+			buf := filepath.Join(t.TempDir(), "buf")
+			script := "#!/bin/sh\ncase $1 in breaking) " + c.breaks + ";; build) printf " + c.now + " >$4;; esac\n"
+			if err := os.WriteFile(buf, []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			err := compatible(t.Context(), buf, t.TempDir())
+			if c.complaint == "" && err != nil || c.complaint != "" && (err == nil || !strings.Contains(err.Error(), c.complaint)) {
+				t.Errorf("%v, want a word of %q", err, c.complaint)
+			}
+		})
+	}
+}

@@ -27,7 +27,7 @@ func (s *sandboxes) Create(ctx context.Context, req *connect.Request[pb.CreateRe
 	return once(ctx, s.a, m, func(ctx context.Context, key string) (*pb.CreateResponse, error) {
 		info, steps, err := s.a.Create(ctx, hostagent.Spec{
 			Spec: sandbox.Spec{ID: m.GetId(), Template: m.GetTemplate(), Snapshot: m.GetSnapshot(), VCPUs: int(m.GetVcpus()), MemoryMiB: int(m.GetMemoryMib()),
-				DiskBytes: int64(m.GetDiskBytes()), Policy: network.Policy{Internet: m.GetInternet()}, Cold: m.GetCold()},
+				DiskBytes: int64(m.GetDiskBytes()), Policy: network.Policy{Internet: m.GetInternet()}, Cold: m.GetCold(), Stream: m.GetStream()},
 			TTL: time.Duration(m.GetTtlSeconds()) * time.Second, OnExpiry: fromExpiry(m.GetOnExpiry()), Labels: m.GetLabels(), Key: key,
 		})
 		if err != nil {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -69,9 +70,21 @@ func (s *server) CreateSandbox(ctx context.Context, r rest.CreateSandboxRequestO
 		VCPUs: or(b.Vcpus, 0), MemoryMiB: or(b.MemoryMib, 0), DiskBytes: or(b.DiskBytes, 0), Internet: or(b.Internet, true), Metadata: labels,
 		TTLSeconds: or(b.TTLSeconds, 0), OnExpiry: string(or(b.OnExpiry, rest.Destroy))})
 	if err != nil {
-		return nil, err
+		return nil, inOurWords(err)
 	}
 	return rest.CreateSandbox201JSONResponse(toSandbox(sb)), nil
+}
+
+// hostFields are fields of a sandbox as the host calls them, and as the API does.
+var hostFields = map[string]string{"memory": "memory_mib", "disk": "disk_bytes", "disk size": "disk_bytes"}
+
+// inOurWords is what the host has against a field, with the name that the caller gave it.
+func inOurWords(err error) error {
+	var field *errs.FieldError
+	if errors.As(err, &field) && hostFields[field.Field] != "" {
+		return errs.Field(hostFields[field.Field], field.Problem, field.Fix)
+	}
+	return err
 }
 
 // defaultPage is how many a page has unless another number is asked for; the document says so, too.

@@ -169,7 +169,7 @@ func newWorld(t *testing.T, limits quota.Amount) *world {
 	listener, err := rpc.Unix(socket)
 	must(err)
 	var running sync.WaitGroup
-	running.Go(func() { _ = rpc.Serve(ctx, rpc.Handler(w.agent), time.Second, listener) })
+	running.Go(func() { _ = rpc.Serve(ctx, rpc.Handler(w.agent), 10*time.Millisecond, listener) })
 	w.store, err = store.Open(ctx, postgrestest.Database(t))
 	must(err)
 	host, err := w.store.Host(ctx, "unix://"+socket)
@@ -369,5 +369,7 @@ func (g *shell) Attach(ctx context.Context, _ uint32, cmd guest.Command) (guest.
 }
 
 func (g *shell) List(context.Context) ([]guest.Process, error) { return nil, nil }
+
+func (g *shell) Files(string) *guest.Files { return nil } // the API asks for none
 
 func (g *shell) Close() {}

@@ -42,7 +42,8 @@ func (s *Store) Now(ctx context.Context) (Place, error) {
 const pollTime = time.Second
 
 // Next waits for events of a team after a place, of one sandbox or, with an empty id, of all, and returns at most limit of them, in the order
-// in which they happened to each. It returns none when nothing happened for as long as quiet.
+// in which they happened to each. It returns none when nothing happened for as long as quiet. A transaction that writes to the same PostgreSQL,
+// whosever it is, holds back the events after it until it ends: so none is missed.
 func (s *Store) Next(ctx context.Context, team, sandbox string, after Place, limit int, quiet time.Duration) ([]Event, error) {
 	deadline := time.Now().Add(quiet)
 	for {

@@ -624,7 +624,9 @@ type CreateRequest struct {
 	// Boot, although the template has a warm build.
 	Cold bool `protobuf:"varint,11,opt,name=cold,proto3" json:"cold,omitempty"`
 	// The id that it gets, from who keeps account of it before it is made; already_exists when there is one. Empty makes one up.
-	Id            string `protobuf:"bytes,12,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,12,opt,name=id,proto3" json:"id,omitempty"`
+	// Bring in the whole memory when the guest is idle, instead of each page when it is first touched.
+	Stream        bool `protobuf:"varint,13,opt,name=stream,proto3" json:"stream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -741,6 +743,13 @@ func (x *CreateRequest) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *CreateRequest) GetStream() bool {
+	if x != nil {
+		return x.Stream
+	}
+	return false
 }
 
 type CreateResponse struct {
@@ -4324,7 +4333,7 @@ type ListTemplatesRequest struct {
 
 func (x *ListTemplatesRequest) Reset() {
 	*x = ListTemplatesRequest{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[48]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4336,7 +4345,7 @@ func (x *ListTemplatesRequest) String() string {
 func (*ListTemplatesRequest) ProtoMessage() {}
 
 func (x *ListTemplatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[48]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4349,7 +4358,7 @@ func (x *ListTemplatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTemplatesRequest.ProtoReflect.Descriptor instead.
 func (*ListTemplatesRequest) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{48}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{65}
 }
 
 type ListTemplatesResponse struct {
@@ -4361,7 +4370,7 @@ type ListTemplatesResponse struct {
 
 func (x *ListTemplatesResponse) Reset() {
 	*x = ListTemplatesResponse{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[49]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4373,7 +4382,7 @@ func (x *ListTemplatesResponse) String() string {
 func (*ListTemplatesResponse) ProtoMessage() {}
 
 func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[49]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4386,7 +4395,7 @@ func (x *ListTemplatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTemplatesResponse.ProtoReflect.Descriptor instead.
 func (*ListTemplatesResponse) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{49}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListTemplatesResponse) GetTemplates() []*Template {
@@ -4410,7 +4419,7 @@ type Template struct {
 
 func (x *Template) Reset() {
 	*x = Template{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[50]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4422,7 +4431,7 @@ func (x *Template) String() string {
 func (*Template) ProtoMessage() {}
 
 func (x *Template) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[50]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4435,7 +4444,7 @@ func (x *Template) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Template.ProtoReflect.Descriptor instead.
 func (*Template) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{50}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Template) GetName() string {
@@ -4477,7 +4486,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[51]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4489,7 +4498,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[51]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4502,7 +4511,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{51}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *LogsRequest) GetId() string {
@@ -4530,7 +4539,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[52]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4542,7 +4551,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[52]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4555,7 +4564,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{52}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *LogsResponse) GetVmm() string {
@@ -4582,7 +4591,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[67]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4594,7 +4603,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[67]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4607,7 +4616,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{67}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *StatsRequest) GetIds() []string {
@@ -4627,7 +4636,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[68]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4639,7 +4648,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[68]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4652,7 +4661,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{68}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *StatsResponse) GetStats() []*Stats {
@@ -4684,7 +4693,7 @@ type Stats struct {
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[69]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4696,7 +4705,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[69]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4709,7 +4718,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{69}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Stats) GetId() string {
@@ -4783,7 +4792,7 @@ type MetricsRequest struct {
 
 func (x *MetricsRequest) Reset() {
 	*x = MetricsRequest{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[53]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4795,7 +4804,7 @@ func (x *MetricsRequest) String() string {
 func (*MetricsRequest) ProtoMessage() {}
 
 func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[53]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4808,7 +4817,7 @@ func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
 func (*MetricsRequest) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{53}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{73}
 }
 
 type MetricsResponse struct {
@@ -4820,7 +4829,7 @@ type MetricsResponse struct {
 
 func (x *MetricsResponse) Reset() {
 	*x = MetricsResponse{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[54]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4832,7 +4841,7 @@ func (x *MetricsResponse) String() string {
 func (*MetricsResponse) ProtoMessage() {}
 
 func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[54]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4845,7 +4854,7 @@ func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
 func (*MetricsResponse) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{54}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *MetricsResponse) GetText() string {
@@ -4864,7 +4873,7 @@ type ProcessEvent_Started struct {
 
 func (x *ProcessEvent_Started) Reset() {
 	*x = ProcessEvent_Started{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[59]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4876,7 +4885,7 @@ func (x *ProcessEvent_Started) String() string {
 func (*ProcessEvent_Started) ProtoMessage() {}
 
 func (x *ProcessEvent_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[59]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4913,7 +4922,7 @@ type ProcessEvent_Ended struct {
 
 func (x *ProcessEvent_Ended) Reset() {
 	*x = ProcessEvent_Ended{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[60]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4925,7 +4934,7 @@ func (x *ProcessEvent_Ended) String() string {
 func (*ProcessEvent_Ended) ProtoMessage() {}
 
 func (x *ProcessEvent_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[60]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4970,7 +4979,7 @@ type ProcessEvent_KeepAlive struct {
 
 func (x *ProcessEvent_KeepAlive) Reset() {
 	*x = ProcessEvent_KeepAlive{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[61]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4982,7 +4991,7 @@ func (x *ProcessEvent_KeepAlive) String() string {
 func (*ProcessEvent_KeepAlive) ProtoMessage() {}
 
 func (x *ProcessEvent_KeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[61]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5009,7 +5018,7 @@ type WatchFilesResponse_Changed struct {
 
 func (x *WatchFilesResponse_Changed) Reset() {
 	*x = WatchFilesResponse_Changed{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[79]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5021,7 +5030,7 @@ func (x *WatchFilesResponse_Changed) String() string {
 func (*WatchFilesResponse_Changed) ProtoMessage() {}
 
 func (x *WatchFilesResponse_Changed) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[79]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5059,7 +5068,7 @@ type WatchFilesResponse_KeepAlive struct {
 
 func (x *WatchFilesResponse_KeepAlive) Reset() {
 	*x = WatchFilesResponse_KeepAlive{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[80]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5071,7 +5080,7 @@ func (x *WatchFilesResponse_KeepAlive) String() string {
 func (*WatchFilesResponse_KeepAlive) ProtoMessage() {}
 
 func (x *WatchFilesResponse_KeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[80]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5101,7 +5110,7 @@ type WriteFileRequest_Start struct {
 
 func (x *WriteFileRequest_Start) Reset() {
 	*x = WriteFileRequest_Start{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[81]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5113,7 +5122,7 @@ func (x *WriteFileRequest_Start) String() string {
 func (*WriteFileRequest_Start) ProtoMessage() {}
 
 func (x *WriteFileRequest_Start) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[81]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5167,7 +5176,7 @@ type WriteFileRequest_End struct {
 
 func (x *WriteFileRequest_End) Reset() {
 	*x = WriteFileRequest_End{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[82]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5179,7 +5188,7 @@ func (x *WriteFileRequest_End) String() string {
 func (*WriteFileRequest_End) ProtoMessage() {}
 
 func (x *WriteFileRequest_End) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[82]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5213,7 +5222,7 @@ type EventsResponse_StateChanged struct {
 
 func (x *EventsResponse_StateChanged) Reset() {
 	*x = EventsResponse_StateChanged{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[63]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5225,7 +5234,7 @@ func (x *EventsResponse_StateChanged) String() string {
 func (*EventsResponse_StateChanged) ProtoMessage() {}
 
 func (x *EventsResponse_StateChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[63]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5264,7 +5273,7 @@ type EventsResponse_Gap struct {
 
 func (x *EventsResponse_Gap) Reset() {
 	*x = EventsResponse_Gap{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[64]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5276,7 +5285,7 @@ func (x *EventsResponse_Gap) String() string {
 func (*EventsResponse_Gap) ProtoMessage() {}
 
 func (x *EventsResponse_Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[64]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5301,7 +5310,7 @@ type EventsResponse_KeepAlive struct {
 
 func (x *EventsResponse_KeepAlive) Reset() {
 	*x = EventsResponse_KeepAlive{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[65]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5313,7 +5322,7 @@ func (x *EventsResponse_KeepAlive) String() string {
 func (*EventsResponse_KeepAlive) ProtoMessage() {}
 
 func (x *EventsResponse_KeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[65]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5347,7 +5356,7 @@ type Stats_Pager struct {
 
 func (x *Stats_Pager) Reset() {
 	*x = Stats_Pager{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[87]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5359,7 +5368,7 @@ func (x *Stats_Pager) String() string {
 func (*Stats_Pager) ProtoMessage() {}
 
 func (x *Stats_Pager) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[87]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5372,7 +5381,7 @@ func (x *Stats_Pager) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats_Pager.ProtoReflect.Descriptor instead.
 func (*Stats_Pager) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{69, 0}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{72, 0}
 }
 
 func (x *Stats_Pager) GetCpuMicroseconds() uint64 {
@@ -5462,7 +5471,7 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\x0eFieldViolation\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x18\n" +
 	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x10\n" +
-	"\x03fix\x18\x03 \x01(\tR\x03fix\"\xf7\x04\n" +
+	"\x03fix\x18\x03 \x01(\tR\x03fix\"\x8f\x05\n" +
 	"\rCreateRequest\x120\n" +
 	"\x0fidempotency_key\x18\x01 \x01(\tB\a\x92\xcc\x18\x03\x10\xff\x01R\x0eidempotencyKey\x12#\n" +
 	"\btemplate\x18\x02 \x01(\tB\a\x92\xcc\x18\x03\x10\x80\x01R\btemplate\x12\"\n" +
@@ -5479,7 +5488,8 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\ton_expiry\x18\n" +
 	" \x01(\x0e2\x14.hostagent.v1.ExpiryB\x06\x92\xcc\x18\x028\x02R\bonExpiry\x12\x12\n" +
 	"\x04cold\x18\v \x01(\bR\x04cold\x12W\n" +
-	"\x02id\x18\f \x01(\tBG\x92\xcc\x18C\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x1a9\n" +
+	"\x02id\x18\f \x01(\tBG\x92\xcc\x18C\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12\x16\n" +
+	"\x06stream\x18\r \x01(\bR\x06stream\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"n\n" +
@@ -5837,12 +5847,24 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\rListProcesses\x12\".hostagent.v1.ListProcessesRequest\x1a#.hostagent.v1.ListProcessesResponse\"\x03\x90\x02\x01\x12L\n" +
 	"\tSendInput\x12\x1e.hostagent.v1.SendInputRequest\x1a\x1f.hostagent.v1.SendInputResponse\x12C\n" +
 	"\x06Signal\x12\x1b.hostagent.v1.SignalRequest\x1a\x1c.hostagent.v1.SignalResponse\x12C\n" +
-	"\x06Resize\x12\x1b.hostagent.v1.ResizeRequest\x1a\x1c.hostagent.v1.ResizeResponse2\x8e\x03\n" +
+	"\x06Resize\x12\x1b.hostagent.v1.ResizeRequest\x1a\x1c.hostagent.v1.ResizeResponse2\x85\x05\n" +
+	"\fFilesService\x12N\n" +
+	"\bStatFile\x12\x1d.hostagent.v1.StatFileRequest\x1a\x1e.hostagent.v1.StatFileResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\tListFiles\x12\x1e.hostagent.v1.ListFilesRequest\x1a\x1f.hostagent.v1.ListFilesResponse\"\x03\x90\x02\x01\x12F\n" +
+	"\aMakeDir\x12\x1c.hostagent.v1.MakeDirRequest\x1a\x1d.hostagent.v1.MakeDirResponse\x12I\n" +
+	"\bMoveFile\x12\x1d.hostagent.v1.MoveFileRequest\x1a\x1e.hostagent.v1.MoveFileResponse\x12O\n" +
+	"\n" +
+	"RemoveFile\x12\x1f.hostagent.v1.RemoveFileRequest\x1a .hostagent.v1.RemoveFileResponse\x12Q\n" +
+	"\n" +
+	"WatchFiles\x12\x1f.hostagent.v1.WatchFilesRequest\x1a .hostagent.v1.WatchFilesResponse0\x01\x12K\n" +
+	"\bReadFile\x12\x1d.hostagent.v1.ReadFileRequest\x1a\x1e.hostagent.v1.ReadFileResponse0\x01\x12N\n" +
+	"\tWriteFile\x12\x1e.hostagent.v1.WriteFileRequest\x1a\x1f.hostagent.v1.WriteFileResponse(\x012\xd5\x03\n" +
 	"\vHostService\x12H\n" +
 	"\x06Status\x12\x1b.hostagent.v1.StatusRequest\x1a\x1c.hostagent.v1.StatusResponse\"\x03\x90\x02\x01\x12E\n" +
 	"\x06Events\x12\x1b.hostagent.v1.EventsRequest\x1a\x1c.hostagent.v1.EventsResponse0\x01\x12]\n" +
 	"\rListTemplates\x12\".hostagent.v1.ListTemplatesRequest\x1a#.hostagent.v1.ListTemplatesResponse\"\x03\x90\x02\x01\x12B\n" +
-	"\x04Logs\x12\x19.hostagent.v1.LogsRequest\x1a\x1a.hostagent.v1.LogsResponse\"\x03\x90\x02\x01\x12K\n" +
+	"\x04Logs\x12\x19.hostagent.v1.LogsRequest\x1a\x1a.hostagent.v1.LogsResponse\"\x03\x90\x02\x01\x12E\n" +
+	"\x05Stats\x12\x1a.hostagent.v1.StatsRequest\x1a\x1b.hostagent.v1.StatsResponse\"\x03\x90\x02\x01\x12K\n" +
 	"\aMetrics\x12\x1c.hostagent.v1.MetricsRequest\x1a\x1d.hostagent.v1.MetricsResponse\"\x03\x90\x02\x01B0Z.wrenn.dev/wrenn/proto/hostagent/v1;hostagentpbb\x06proto3"
 
 var (
@@ -5857,175 +5879,232 @@ func file_hostagent_v1_hostagent_proto_rawDescGZIP() []byte {
 	return file_hostagent_v1_hostagent_proto_rawDescData
 }
 
-var file_hostagent_v1_hostagent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hostagent_v1_hostagent_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_hostagent_v1_hostagent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_hostagent_v1_hostagent_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
 var file_hostagent_v1_hostagent_proto_goTypes = []any{
-	(State)(0),                          // 0: hostagent.v1.State
-	(Expiry)(0),                         // 1: hostagent.v1.Expiry
-	(*Change)(nil),                      // 2: hostagent.v1.Change
-	(*Sandbox)(nil),                     // 3: hostagent.v1.Sandbox
-	(*Phase)(nil),                       // 4: hostagent.v1.Phase
-	(*FieldViolation)(nil),              // 5: hostagent.v1.FieldViolation
-	(*CreateRequest)(nil),               // 6: hostagent.v1.CreateRequest
-	(*CreateResponse)(nil),              // 7: hostagent.v1.CreateResponse
-	(*GetRequest)(nil),                  // 8: hostagent.v1.GetRequest
-	(*GetResponse)(nil),                 // 9: hostagent.v1.GetResponse
-	(*ListRequest)(nil),                 // 10: hostagent.v1.ListRequest
-	(*ListResponse)(nil),                // 11: hostagent.v1.ListResponse
-	(*DestroyRequest)(nil),              // 12: hostagent.v1.DestroyRequest
-	(*DestroyResponse)(nil),             // 13: hostagent.v1.DestroyResponse
-	(*PauseRequest)(nil),                // 14: hostagent.v1.PauseRequest
-	(*PauseResponse)(nil),               // 15: hostagent.v1.PauseResponse
-	(*ResumeRequest)(nil),               // 16: hostagent.v1.ResumeRequest
-	(*ResumeResponse)(nil),              // 17: hostagent.v1.ResumeResponse
-	(*ForkRequest)(nil),                 // 18: hostagent.v1.ForkRequest
-	(*ForkResponse)(nil),                // 19: hostagent.v1.ForkResponse
-	(*Clone)(nil),                       // 20: hostagent.v1.Clone
-	(*SetTTLRequest)(nil),               // 21: hostagent.v1.SetTTLRequest
-	(*SetTTLResponse)(nil),              // 22: hostagent.v1.SetTTLResponse
-	(*Snapshot)(nil),                    // 23: hostagent.v1.Snapshot
-	(*CreateSnapshotRequest)(nil),       // 24: hostagent.v1.CreateSnapshotRequest
-	(*CreateSnapshotResponse)(nil),      // 25: hostagent.v1.CreateSnapshotResponse
-	(*ListSnapshotsRequest)(nil),        // 26: hostagent.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil),       // 27: hostagent.v1.ListSnapshotsResponse
-	(*DeleteSnapshotRequest)(nil),       // 28: hostagent.v1.DeleteSnapshotRequest
-	(*DeleteSnapshotResponse)(nil),      // 29: hostagent.v1.DeleteSnapshotResponse
-	(*TerminalSize)(nil),                // 30: hostagent.v1.TerminalSize
-	(*ExecRequest)(nil),                 // 31: hostagent.v1.ExecRequest
-	(*ProcessEvent)(nil),                // 32: hostagent.v1.ProcessEvent
-	(*ExecResponse)(nil),                // 33: hostagent.v1.ExecResponse
-	(*AttachRequest)(nil),               // 34: hostagent.v1.AttachRequest
-	(*AttachResponse)(nil),              // 35: hostagent.v1.AttachResponse
-	(*ListProcessesRequest)(nil),        // 36: hostagent.v1.ListProcessesRequest
-	(*ListProcessesResponse)(nil),       // 37: hostagent.v1.ListProcessesResponse
-	(*Process)(nil),                     // 38: hostagent.v1.Process
-	(*SendInputRequest)(nil),            // 39: hostagent.v1.SendInputRequest
-	(*SendInputResponse)(nil),           // 40: hostagent.v1.SendInputResponse
-	(*SignalRequest)(nil),               // 41: hostagent.v1.SignalRequest
-	(*SignalResponse)(nil),              // 42: hostagent.v1.SignalResponse
-	(*ResizeRequest)(nil),               // 43: hostagent.v1.ResizeRequest
-	(*ResizeResponse)(nil),              // 44: hostagent.v1.ResizeResponse
-	(*StatusRequest)(nil),               // 45: hostagent.v1.StatusRequest
-	(*StatusResponse)(nil),              // 46: hostagent.v1.StatusResponse
-	(*Resources)(nil),                   // 47: hostagent.v1.Resources
-	(*EventsRequest)(nil),               // 48: hostagent.v1.EventsRequest
-	(*EventsResponse)(nil),              // 49: hostagent.v1.EventsResponse
-	(*ListTemplatesRequest)(nil),        // 50: hostagent.v1.ListTemplatesRequest
-	(*ListTemplatesResponse)(nil),       // 51: hostagent.v1.ListTemplatesResponse
-	(*Template)(nil),                    // 52: hostagent.v1.Template
-	(*LogsRequest)(nil),                 // 53: hostagent.v1.LogsRequest
-	(*LogsResponse)(nil),                // 54: hostagent.v1.LogsResponse
-	(*MetricsRequest)(nil),              // 55: hostagent.v1.MetricsRequest
-	(*MetricsResponse)(nil),             // 56: hostagent.v1.MetricsResponse
-	nil,                                 // 57: hostagent.v1.Sandbox.LabelsEntry
-	nil,                                 // 58: hostagent.v1.CreateRequest.LabelsEntry
-	nil,                                 // 59: hostagent.v1.ListRequest.LabelsEntry
-	nil,                                 // 60: hostagent.v1.ExecRequest.EnvEntry
-	(*ProcessEvent_Started)(nil),        // 61: hostagent.v1.ProcessEvent.Started
-	(*ProcessEvent_Ended)(nil),          // 62: hostagent.v1.ProcessEvent.Ended
-	(*ProcessEvent_KeepAlive)(nil),      // 63: hostagent.v1.ProcessEvent.KeepAlive
-	nil,                                 // 64: hostagent.v1.StatusResponse.StatesEntry
-	(*EventsResponse_StateChanged)(nil), // 65: hostagent.v1.EventsResponse.StateChanged
-	(*EventsResponse_Gap)(nil),          // 66: hostagent.v1.EventsResponse.Gap
-	(*EventsResponse_KeepAlive)(nil),    // 67: hostagent.v1.EventsResponse.KeepAlive
-	(*timestamppb.Timestamp)(nil),       // 68: google.protobuf.Timestamp
+	(State)(0),                           // 0: hostagent.v1.State
+	(Expiry)(0),                          // 1: hostagent.v1.Expiry
+	(FileType)(0),                        // 2: hostagent.v1.FileType
+	(FileChange)(0),                      // 3: hostagent.v1.FileChange
+	(*Change)(nil),                       // 4: hostagent.v1.Change
+	(*Sandbox)(nil),                      // 5: hostagent.v1.Sandbox
+	(*Phase)(nil),                        // 6: hostagent.v1.Phase
+	(*FieldViolation)(nil),               // 7: hostagent.v1.FieldViolation
+	(*CreateRequest)(nil),                // 8: hostagent.v1.CreateRequest
+	(*CreateResponse)(nil),               // 9: hostagent.v1.CreateResponse
+	(*GetRequest)(nil),                   // 10: hostagent.v1.GetRequest
+	(*GetResponse)(nil),                  // 11: hostagent.v1.GetResponse
+	(*ListRequest)(nil),                  // 12: hostagent.v1.ListRequest
+	(*ListResponse)(nil),                 // 13: hostagent.v1.ListResponse
+	(*DestroyRequest)(nil),               // 14: hostagent.v1.DestroyRequest
+	(*DestroyResponse)(nil),              // 15: hostagent.v1.DestroyResponse
+	(*PauseRequest)(nil),                 // 16: hostagent.v1.PauseRequest
+	(*PauseResponse)(nil),                // 17: hostagent.v1.PauseResponse
+	(*ResumeRequest)(nil),                // 18: hostagent.v1.ResumeRequest
+	(*ResumeResponse)(nil),               // 19: hostagent.v1.ResumeResponse
+	(*ForkRequest)(nil),                  // 20: hostagent.v1.ForkRequest
+	(*ForkResponse)(nil),                 // 21: hostagent.v1.ForkResponse
+	(*Clone)(nil),                        // 22: hostagent.v1.Clone
+	(*SetTTLRequest)(nil),                // 23: hostagent.v1.SetTTLRequest
+	(*SetTTLResponse)(nil),               // 24: hostagent.v1.SetTTLResponse
+	(*Snapshot)(nil),                     // 25: hostagent.v1.Snapshot
+	(*CreateSnapshotRequest)(nil),        // 26: hostagent.v1.CreateSnapshotRequest
+	(*CreateSnapshotResponse)(nil),       // 27: hostagent.v1.CreateSnapshotResponse
+	(*ListSnapshotsRequest)(nil),         // 28: hostagent.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),        // 29: hostagent.v1.ListSnapshotsResponse
+	(*DeleteSnapshotRequest)(nil),        // 30: hostagent.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotResponse)(nil),       // 31: hostagent.v1.DeleteSnapshotResponse
+	(*TerminalSize)(nil),                 // 32: hostagent.v1.TerminalSize
+	(*ExecRequest)(nil),                  // 33: hostagent.v1.ExecRequest
+	(*ProcessEvent)(nil),                 // 34: hostagent.v1.ProcessEvent
+	(*ExecResponse)(nil),                 // 35: hostagent.v1.ExecResponse
+	(*AttachRequest)(nil),                // 36: hostagent.v1.AttachRequest
+	(*AttachResponse)(nil),               // 37: hostagent.v1.AttachResponse
+	(*ListProcessesRequest)(nil),         // 38: hostagent.v1.ListProcessesRequest
+	(*ListProcessesResponse)(nil),        // 39: hostagent.v1.ListProcessesResponse
+	(*Process)(nil),                      // 40: hostagent.v1.Process
+	(*SendInputRequest)(nil),             // 41: hostagent.v1.SendInputRequest
+	(*SendInputResponse)(nil),            // 42: hostagent.v1.SendInputResponse
+	(*SignalRequest)(nil),                // 43: hostagent.v1.SignalRequest
+	(*SignalResponse)(nil),               // 44: hostagent.v1.SignalResponse
+	(*ResizeRequest)(nil),                // 45: hostagent.v1.ResizeRequest
+	(*ResizeResponse)(nil),               // 46: hostagent.v1.ResizeResponse
+	(*File)(nil),                         // 47: hostagent.v1.File
+	(*StatFileRequest)(nil),              // 48: hostagent.v1.StatFileRequest
+	(*StatFileResponse)(nil),             // 49: hostagent.v1.StatFileResponse
+	(*ListFilesRequest)(nil),             // 50: hostagent.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),            // 51: hostagent.v1.ListFilesResponse
+	(*MakeDirRequest)(nil),               // 52: hostagent.v1.MakeDirRequest
+	(*MakeDirResponse)(nil),              // 53: hostagent.v1.MakeDirResponse
+	(*MoveFileRequest)(nil),              // 54: hostagent.v1.MoveFileRequest
+	(*MoveFileResponse)(nil),             // 55: hostagent.v1.MoveFileResponse
+	(*RemoveFileRequest)(nil),            // 56: hostagent.v1.RemoveFileRequest
+	(*RemoveFileResponse)(nil),           // 57: hostagent.v1.RemoveFileResponse
+	(*WatchFilesRequest)(nil),            // 58: hostagent.v1.WatchFilesRequest
+	(*WatchFilesResponse)(nil),           // 59: hostagent.v1.WatchFilesResponse
+	(*ReadFileRequest)(nil),              // 60: hostagent.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),             // 61: hostagent.v1.ReadFileResponse
+	(*WriteFileRequest)(nil),             // 62: hostagent.v1.WriteFileRequest
+	(*WriteFileResponse)(nil),            // 63: hostagent.v1.WriteFileResponse
+	(*StatusRequest)(nil),                // 64: hostagent.v1.StatusRequest
+	(*StatusResponse)(nil),               // 65: hostagent.v1.StatusResponse
+	(*Resources)(nil),                    // 66: hostagent.v1.Resources
+	(*EventsRequest)(nil),                // 67: hostagent.v1.EventsRequest
+	(*EventsResponse)(nil),               // 68: hostagent.v1.EventsResponse
+	(*ListTemplatesRequest)(nil),         // 69: hostagent.v1.ListTemplatesRequest
+	(*ListTemplatesResponse)(nil),        // 70: hostagent.v1.ListTemplatesResponse
+	(*Template)(nil),                     // 71: hostagent.v1.Template
+	(*LogsRequest)(nil),                  // 72: hostagent.v1.LogsRequest
+	(*LogsResponse)(nil),                 // 73: hostagent.v1.LogsResponse
+	(*StatsRequest)(nil),                 // 74: hostagent.v1.StatsRequest
+	(*StatsResponse)(nil),                // 75: hostagent.v1.StatsResponse
+	(*Stats)(nil),                        // 76: hostagent.v1.Stats
+	(*MetricsRequest)(nil),               // 77: hostagent.v1.MetricsRequest
+	(*MetricsResponse)(nil),              // 78: hostagent.v1.MetricsResponse
+	nil,                                  // 79: hostagent.v1.Sandbox.LabelsEntry
+	nil,                                  // 80: hostagent.v1.CreateRequest.LabelsEntry
+	nil,                                  // 81: hostagent.v1.ListRequest.LabelsEntry
+	nil,                                  // 82: hostagent.v1.ExecRequest.EnvEntry
+	(*ProcessEvent_Started)(nil),         // 83: hostagent.v1.ProcessEvent.Started
+	(*ProcessEvent_Ended)(nil),           // 84: hostagent.v1.ProcessEvent.Ended
+	(*ProcessEvent_KeepAlive)(nil),       // 85: hostagent.v1.ProcessEvent.KeepAlive
+	(*WatchFilesResponse_Changed)(nil),   // 86: hostagent.v1.WatchFilesResponse.Changed
+	(*WatchFilesResponse_KeepAlive)(nil), // 87: hostagent.v1.WatchFilesResponse.KeepAlive
+	(*WriteFileRequest_Start)(nil),       // 88: hostagent.v1.WriteFileRequest.Start
+	(*WriteFileRequest_End)(nil),         // 89: hostagent.v1.WriteFileRequest.End
+	nil,                                  // 90: hostagent.v1.StatusResponse.StatesEntry
+	(*EventsResponse_StateChanged)(nil),  // 91: hostagent.v1.EventsResponse.StateChanged
+	(*EventsResponse_Gap)(nil),           // 92: hostagent.v1.EventsResponse.Gap
+	(*EventsResponse_KeepAlive)(nil),     // 93: hostagent.v1.EventsResponse.KeepAlive
+	(*Stats_Pager)(nil),                  // 94: hostagent.v1.Stats.Pager
+	(*timestamppb.Timestamp)(nil),        // 95: google.protobuf.Timestamp
 }
 var file_hostagent_v1_hostagent_proto_depIdxs = []int32{
 	0,  // 0: hostagent.v1.Change.state:type_name -> hostagent.v1.State
-	68, // 1: hostagent.v1.Change.time:type_name -> google.protobuf.Timestamp
+	95, // 1: hostagent.v1.Change.time:type_name -> google.protobuf.Timestamp
 	0,  // 2: hostagent.v1.Sandbox.state:type_name -> hostagent.v1.State
-	2,  // 3: hostagent.v1.Sandbox.changes:type_name -> hostagent.v1.Change
-	57, // 4: hostagent.v1.Sandbox.labels:type_name -> hostagent.v1.Sandbox.LabelsEntry
+	4,  // 3: hostagent.v1.Sandbox.changes:type_name -> hostagent.v1.Change
+	79, // 4: hostagent.v1.Sandbox.labels:type_name -> hostagent.v1.Sandbox.LabelsEntry
 	1,  // 5: hostagent.v1.Sandbox.on_expiry:type_name -> hostagent.v1.Expiry
-	68, // 6: hostagent.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
-	58, // 7: hostagent.v1.CreateRequest.labels:type_name -> hostagent.v1.CreateRequest.LabelsEntry
+	95, // 6: hostagent.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
+	80, // 7: hostagent.v1.CreateRequest.labels:type_name -> hostagent.v1.CreateRequest.LabelsEntry
 	1,  // 8: hostagent.v1.CreateRequest.on_expiry:type_name -> hostagent.v1.Expiry
 	5,  // 9: hostagent.v1.CreateResponse.sandbox:type_name -> hostagent.v1.Sandbox
 	6,  // 10: hostagent.v1.CreateResponse.phases:type_name -> hostagent.v1.Phase
 	5,  // 11: hostagent.v1.GetResponse.sandbox:type_name -> hostagent.v1.Sandbox
 	0,  // 12: hostagent.v1.ListRequest.states:type_name -> hostagent.v1.State
-	59, // 13: hostagent.v1.ListRequest.labels:type_name -> hostagent.v1.ListRequest.LabelsEntry
-	3,  // 14: hostagent.v1.ListResponse.sandboxes:type_name -> hostagent.v1.Sandbox
-	4,  // 15: hostagent.v1.DestroyResponse.phases:type_name -> hostagent.v1.Phase
-	3,  // 16: hostagent.v1.PauseResponse.sandbox:type_name -> hostagent.v1.Sandbox
-	4,  // 17: hostagent.v1.PauseResponse.phases:type_name -> hostagent.v1.Phase
-	3,  // 18: hostagent.v1.ResumeResponse.sandbox:type_name -> hostagent.v1.Sandbox
-	4,  // 19: hostagent.v1.ResumeResponse.phases:type_name -> hostagent.v1.Phase
-	20, // 20: hostagent.v1.ForkResponse.clones:type_name -> hostagent.v1.Clone
-	4,  // 21: hostagent.v1.ForkResponse.phases:type_name -> hostagent.v1.Phase
-	3,  // 22: hostagent.v1.Clone.sandbox:type_name -> hostagent.v1.Sandbox
+	81, // 13: hostagent.v1.ListRequest.labels:type_name -> hostagent.v1.ListRequest.LabelsEntry
+	5,  // 14: hostagent.v1.ListResponse.sandboxes:type_name -> hostagent.v1.Sandbox
+	6,  // 15: hostagent.v1.DestroyResponse.phases:type_name -> hostagent.v1.Phase
+	5,  // 16: hostagent.v1.PauseResponse.sandbox:type_name -> hostagent.v1.Sandbox
+	6,  // 17: hostagent.v1.PauseResponse.phases:type_name -> hostagent.v1.Phase
+	5,  // 18: hostagent.v1.ResumeResponse.sandbox:type_name -> hostagent.v1.Sandbox
+	6,  // 19: hostagent.v1.ResumeResponse.phases:type_name -> hostagent.v1.Phase
+	22, // 20: hostagent.v1.ForkResponse.clones:type_name -> hostagent.v1.Clone
+	6,  // 21: hostagent.v1.ForkResponse.phases:type_name -> hostagent.v1.Phase
+	5,  // 22: hostagent.v1.Clone.sandbox:type_name -> hostagent.v1.Sandbox
 	1,  // 23: hostagent.v1.SetTTLRequest.on_expiry:type_name -> hostagent.v1.Expiry
-	3,  // 24: hostagent.v1.SetTTLResponse.sandbox:type_name -> hostagent.v1.Sandbox
-	23, // 25: hostagent.v1.CreateSnapshotResponse.snapshot:type_name -> hostagent.v1.Snapshot
-	4,  // 26: hostagent.v1.CreateSnapshotResponse.phases:type_name -> hostagent.v1.Phase
-	23, // 27: hostagent.v1.ListSnapshotsResponse.snapshots:type_name -> hostagent.v1.Snapshot
-	60, // 28: hostagent.v1.ExecRequest.env:type_name -> hostagent.v1.ExecRequest.EnvEntry
-	30, // 29: hostagent.v1.ExecRequest.terminal:type_name -> hostagent.v1.TerminalSize
-	61, // 30: hostagent.v1.ProcessEvent.started:type_name -> hostagent.v1.ProcessEvent.Started
-	62, // 31: hostagent.v1.ProcessEvent.ended:type_name -> hostagent.v1.ProcessEvent.Ended
-	63, // 32: hostagent.v1.ProcessEvent.keep_alive:type_name -> hostagent.v1.ProcessEvent.KeepAlive
-	32, // 33: hostagent.v1.ExecResponse.event:type_name -> hostagent.v1.ProcessEvent
-	32, // 34: hostagent.v1.AttachResponse.event:type_name -> hostagent.v1.ProcessEvent
-	38, // 35: hostagent.v1.ListProcessesResponse.processes:type_name -> hostagent.v1.Process
-	30, // 36: hostagent.v1.ResizeRequest.size:type_name -> hostagent.v1.TerminalSize
-	68, // 37: hostagent.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	64, // 38: hostagent.v1.StatusResponse.states:type_name -> hostagent.v1.StatusResponse.StatesEntry
-	47, // 39: hostagent.v1.StatusResponse.used:type_name -> hostagent.v1.Resources
-	47, // 40: hostagent.v1.StatusResponse.limits:type_name -> hostagent.v1.Resources
-	65, // 41: hostagent.v1.EventsResponse.state_changed:type_name -> hostagent.v1.EventsResponse.StateChanged
-	66, // 42: hostagent.v1.EventsResponse.gap:type_name -> hostagent.v1.EventsResponse.Gap
-	67, // 43: hostagent.v1.EventsResponse.keep_alive:type_name -> hostagent.v1.EventsResponse.KeepAlive
-	52, // 44: hostagent.v1.ListTemplatesResponse.templates:type_name -> hostagent.v1.Template
-	2,  // 45: hostagent.v1.EventsResponse.StateChanged.change:type_name -> hostagent.v1.Change
-	6,  // 46: hostagent.v1.SandboxesService.Create:input_type -> hostagent.v1.CreateRequest
-	8,  // 47: hostagent.v1.SandboxesService.Get:input_type -> hostagent.v1.GetRequest
-	10, // 48: hostagent.v1.SandboxesService.List:input_type -> hostagent.v1.ListRequest
-	12, // 49: hostagent.v1.SandboxesService.Destroy:input_type -> hostagent.v1.DestroyRequest
-	14, // 50: hostagent.v1.SandboxesService.Pause:input_type -> hostagent.v1.PauseRequest
-	16, // 51: hostagent.v1.SandboxesService.Resume:input_type -> hostagent.v1.ResumeRequest
-	18, // 52: hostagent.v1.SandboxesService.Fork:input_type -> hostagent.v1.ForkRequest
-	21, // 53: hostagent.v1.SandboxesService.SetTTL:input_type -> hostagent.v1.SetTTLRequest
-	24, // 54: hostagent.v1.SnapshotsService.CreateSnapshot:input_type -> hostagent.v1.CreateSnapshotRequest
-	26, // 55: hostagent.v1.SnapshotsService.ListSnapshots:input_type -> hostagent.v1.ListSnapshotsRequest
-	28, // 56: hostagent.v1.SnapshotsService.DeleteSnapshot:input_type -> hostagent.v1.DeleteSnapshotRequest
-	31, // 57: hostagent.v1.ProcessesService.Exec:input_type -> hostagent.v1.ExecRequest
-	34, // 58: hostagent.v1.ProcessesService.Attach:input_type -> hostagent.v1.AttachRequest
-	36, // 59: hostagent.v1.ProcessesService.ListProcesses:input_type -> hostagent.v1.ListProcessesRequest
-	39, // 60: hostagent.v1.ProcessesService.SendInput:input_type -> hostagent.v1.SendInputRequest
-	41, // 61: hostagent.v1.ProcessesService.Signal:input_type -> hostagent.v1.SignalRequest
-	43, // 62: hostagent.v1.ProcessesService.Resize:input_type -> hostagent.v1.ResizeRequest
-	45, // 63: hostagent.v1.HostService.Status:input_type -> hostagent.v1.StatusRequest
-	48, // 64: hostagent.v1.HostService.Events:input_type -> hostagent.v1.EventsRequest
-	50, // 65: hostagent.v1.HostService.ListTemplates:input_type -> hostagent.v1.ListTemplatesRequest
-	53, // 66: hostagent.v1.HostService.Logs:input_type -> hostagent.v1.LogsRequest
-	55, // 67: hostagent.v1.HostService.Metrics:input_type -> hostagent.v1.MetricsRequest
-	7,  // 68: hostagent.v1.SandboxesService.Create:output_type -> hostagent.v1.CreateResponse
-	9,  // 69: hostagent.v1.SandboxesService.Get:output_type -> hostagent.v1.GetResponse
-	11, // 70: hostagent.v1.SandboxesService.List:output_type -> hostagent.v1.ListResponse
-	13, // 71: hostagent.v1.SandboxesService.Destroy:output_type -> hostagent.v1.DestroyResponse
-	15, // 72: hostagent.v1.SandboxesService.Pause:output_type -> hostagent.v1.PauseResponse
-	17, // 73: hostagent.v1.SandboxesService.Resume:output_type -> hostagent.v1.ResumeResponse
-	19, // 74: hostagent.v1.SandboxesService.Fork:output_type -> hostagent.v1.ForkResponse
-	22, // 75: hostagent.v1.SandboxesService.SetTTL:output_type -> hostagent.v1.SetTTLResponse
-	25, // 76: hostagent.v1.SnapshotsService.CreateSnapshot:output_type -> hostagent.v1.CreateSnapshotResponse
-	27, // 77: hostagent.v1.SnapshotsService.ListSnapshots:output_type -> hostagent.v1.ListSnapshotsResponse
-	29, // 78: hostagent.v1.SnapshotsService.DeleteSnapshot:output_type -> hostagent.v1.DeleteSnapshotResponse
-	33, // 79: hostagent.v1.ProcessesService.Exec:output_type -> hostagent.v1.ExecResponse
-	35, // 80: hostagent.v1.ProcessesService.Attach:output_type -> hostagent.v1.AttachResponse
-	37, // 81: hostagent.v1.ProcessesService.ListProcesses:output_type -> hostagent.v1.ListProcessesResponse
-	40, // 82: hostagent.v1.ProcessesService.SendInput:output_type -> hostagent.v1.SendInputResponse
-	42, // 83: hostagent.v1.ProcessesService.Signal:output_type -> hostagent.v1.SignalResponse
-	44, // 84: hostagent.v1.ProcessesService.Resize:output_type -> hostagent.v1.ResizeResponse
-	46, // 85: hostagent.v1.HostService.Status:output_type -> hostagent.v1.StatusResponse
-	49, // 86: hostagent.v1.HostService.Events:output_type -> hostagent.v1.EventsResponse
-	51, // 87: hostagent.v1.HostService.ListTemplates:output_type -> hostagent.v1.ListTemplatesResponse
-	54, // 88: hostagent.v1.HostService.Logs:output_type -> hostagent.v1.LogsResponse
-	56, // 89: hostagent.v1.HostService.Metrics:output_type -> hostagent.v1.MetricsResponse
-	68, // [68:90] is the sub-list for method output_type
-	46, // [46:68] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	5,  // 24: hostagent.v1.SetTTLResponse.sandbox:type_name -> hostagent.v1.Sandbox
+	25, // 25: hostagent.v1.CreateSnapshotResponse.snapshot:type_name -> hostagent.v1.Snapshot
+	6,  // 26: hostagent.v1.CreateSnapshotResponse.phases:type_name -> hostagent.v1.Phase
+	25, // 27: hostagent.v1.ListSnapshotsResponse.snapshots:type_name -> hostagent.v1.Snapshot
+	82, // 28: hostagent.v1.ExecRequest.env:type_name -> hostagent.v1.ExecRequest.EnvEntry
+	32, // 29: hostagent.v1.ExecRequest.terminal:type_name -> hostagent.v1.TerminalSize
+	83, // 30: hostagent.v1.ProcessEvent.started:type_name -> hostagent.v1.ProcessEvent.Started
+	84, // 31: hostagent.v1.ProcessEvent.ended:type_name -> hostagent.v1.ProcessEvent.Ended
+	85, // 32: hostagent.v1.ProcessEvent.keep_alive:type_name -> hostagent.v1.ProcessEvent.KeepAlive
+	34, // 33: hostagent.v1.ExecResponse.event:type_name -> hostagent.v1.ProcessEvent
+	34, // 34: hostagent.v1.AttachResponse.event:type_name -> hostagent.v1.ProcessEvent
+	40, // 35: hostagent.v1.ListProcessesResponse.processes:type_name -> hostagent.v1.Process
+	32, // 36: hostagent.v1.ResizeRequest.size:type_name -> hostagent.v1.TerminalSize
+	2,  // 37: hostagent.v1.File.type:type_name -> hostagent.v1.FileType
+	95, // 38: hostagent.v1.File.modified:type_name -> google.protobuf.Timestamp
+	47, // 39: hostagent.v1.StatFileResponse.file:type_name -> hostagent.v1.File
+	47, // 40: hostagent.v1.ListFilesResponse.files:type_name -> hostagent.v1.File
+	86, // 41: hostagent.v1.WatchFilesResponse.changed:type_name -> hostagent.v1.WatchFilesResponse.Changed
+	87, // 42: hostagent.v1.WatchFilesResponse.keep_alive:type_name -> hostagent.v1.WatchFilesResponse.KeepAlive
+	88, // 43: hostagent.v1.WriteFileRequest.start:type_name -> hostagent.v1.WriteFileRequest.Start
+	89, // 44: hostagent.v1.WriteFileRequest.end:type_name -> hostagent.v1.WriteFileRequest.End
+	95, // 45: hostagent.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	90, // 46: hostagent.v1.StatusResponse.states:type_name -> hostagent.v1.StatusResponse.StatesEntry
+	66, // 47: hostagent.v1.StatusResponse.used:type_name -> hostagent.v1.Resources
+	66, // 48: hostagent.v1.StatusResponse.limits:type_name -> hostagent.v1.Resources
+	91, // 49: hostagent.v1.EventsResponse.state_changed:type_name -> hostagent.v1.EventsResponse.StateChanged
+	92, // 50: hostagent.v1.EventsResponse.gap:type_name -> hostagent.v1.EventsResponse.Gap
+	93, // 51: hostagent.v1.EventsResponse.keep_alive:type_name -> hostagent.v1.EventsResponse.KeepAlive
+	71, // 52: hostagent.v1.ListTemplatesResponse.templates:type_name -> hostagent.v1.Template
+	76, // 53: hostagent.v1.StatsResponse.stats:type_name -> hostagent.v1.Stats
+	95, // 54: hostagent.v1.Stats.time:type_name -> google.protobuf.Timestamp
+	94, // 55: hostagent.v1.Stats.pager:type_name -> hostagent.v1.Stats.Pager
+	3,  // 56: hostagent.v1.WatchFilesResponse.Changed.change:type_name -> hostagent.v1.FileChange
+	4,  // 57: hostagent.v1.EventsResponse.StateChanged.change:type_name -> hostagent.v1.Change
+	8,  // 58: hostagent.v1.SandboxesService.Create:input_type -> hostagent.v1.CreateRequest
+	10, // 59: hostagent.v1.SandboxesService.Get:input_type -> hostagent.v1.GetRequest
+	12, // 60: hostagent.v1.SandboxesService.List:input_type -> hostagent.v1.ListRequest
+	14, // 61: hostagent.v1.SandboxesService.Destroy:input_type -> hostagent.v1.DestroyRequest
+	16, // 62: hostagent.v1.SandboxesService.Pause:input_type -> hostagent.v1.PauseRequest
+	18, // 63: hostagent.v1.SandboxesService.Resume:input_type -> hostagent.v1.ResumeRequest
+	20, // 64: hostagent.v1.SandboxesService.Fork:input_type -> hostagent.v1.ForkRequest
+	23, // 65: hostagent.v1.SandboxesService.SetTTL:input_type -> hostagent.v1.SetTTLRequest
+	26, // 66: hostagent.v1.SnapshotsService.CreateSnapshot:input_type -> hostagent.v1.CreateSnapshotRequest
+	28, // 67: hostagent.v1.SnapshotsService.ListSnapshots:input_type -> hostagent.v1.ListSnapshotsRequest
+	30, // 68: hostagent.v1.SnapshotsService.DeleteSnapshot:input_type -> hostagent.v1.DeleteSnapshotRequest
+	33, // 69: hostagent.v1.ProcessesService.Exec:input_type -> hostagent.v1.ExecRequest
+	36, // 70: hostagent.v1.ProcessesService.Attach:input_type -> hostagent.v1.AttachRequest
+	38, // 71: hostagent.v1.ProcessesService.ListProcesses:input_type -> hostagent.v1.ListProcessesRequest
+	41, // 72: hostagent.v1.ProcessesService.SendInput:input_type -> hostagent.v1.SendInputRequest
+	43, // 73: hostagent.v1.ProcessesService.Signal:input_type -> hostagent.v1.SignalRequest
+	45, // 74: hostagent.v1.ProcessesService.Resize:input_type -> hostagent.v1.ResizeRequest
+	48, // 75: hostagent.v1.FilesService.StatFile:input_type -> hostagent.v1.StatFileRequest
+	50, // 76: hostagent.v1.FilesService.ListFiles:input_type -> hostagent.v1.ListFilesRequest
+	52, // 77: hostagent.v1.FilesService.MakeDir:input_type -> hostagent.v1.MakeDirRequest
+	54, // 78: hostagent.v1.FilesService.MoveFile:input_type -> hostagent.v1.MoveFileRequest
+	56, // 79: hostagent.v1.FilesService.RemoveFile:input_type -> hostagent.v1.RemoveFileRequest
+	58, // 80: hostagent.v1.FilesService.WatchFiles:input_type -> hostagent.v1.WatchFilesRequest
+	60, // 81: hostagent.v1.FilesService.ReadFile:input_type -> hostagent.v1.ReadFileRequest
+	62, // 82: hostagent.v1.FilesService.WriteFile:input_type -> hostagent.v1.WriteFileRequest
+	64, // 83: hostagent.v1.HostService.Status:input_type -> hostagent.v1.StatusRequest
+	67, // 84: hostagent.v1.HostService.Events:input_type -> hostagent.v1.EventsRequest
+	69, // 85: hostagent.v1.HostService.ListTemplates:input_type -> hostagent.v1.ListTemplatesRequest
+	72, // 86: hostagent.v1.HostService.Logs:input_type -> hostagent.v1.LogsRequest
+	74, // 87: hostagent.v1.HostService.Stats:input_type -> hostagent.v1.StatsRequest
+	77, // 88: hostagent.v1.HostService.Metrics:input_type -> hostagent.v1.MetricsRequest
+	9,  // 89: hostagent.v1.SandboxesService.Create:output_type -> hostagent.v1.CreateResponse
+	11, // 90: hostagent.v1.SandboxesService.Get:output_type -> hostagent.v1.GetResponse
+	13, // 91: hostagent.v1.SandboxesService.List:output_type -> hostagent.v1.ListResponse
+	15, // 92: hostagent.v1.SandboxesService.Destroy:output_type -> hostagent.v1.DestroyResponse
+	17, // 93: hostagent.v1.SandboxesService.Pause:output_type -> hostagent.v1.PauseResponse
+	19, // 94: hostagent.v1.SandboxesService.Resume:output_type -> hostagent.v1.ResumeResponse
+	21, // 95: hostagent.v1.SandboxesService.Fork:output_type -> hostagent.v1.ForkResponse
+	24, // 96: hostagent.v1.SandboxesService.SetTTL:output_type -> hostagent.v1.SetTTLResponse
+	27, // 97: hostagent.v1.SnapshotsService.CreateSnapshot:output_type -> hostagent.v1.CreateSnapshotResponse
+	29, // 98: hostagent.v1.SnapshotsService.ListSnapshots:output_type -> hostagent.v1.ListSnapshotsResponse
+	31, // 99: hostagent.v1.SnapshotsService.DeleteSnapshot:output_type -> hostagent.v1.DeleteSnapshotResponse
+	35, // 100: hostagent.v1.ProcessesService.Exec:output_type -> hostagent.v1.ExecResponse
+	37, // 101: hostagent.v1.ProcessesService.Attach:output_type -> hostagent.v1.AttachResponse
+	39, // 102: hostagent.v1.ProcessesService.ListProcesses:output_type -> hostagent.v1.ListProcessesResponse
+	42, // 103: hostagent.v1.ProcessesService.SendInput:output_type -> hostagent.v1.SendInputResponse
+	44, // 104: hostagent.v1.ProcessesService.Signal:output_type -> hostagent.v1.SignalResponse
+	46, // 105: hostagent.v1.ProcessesService.Resize:output_type -> hostagent.v1.ResizeResponse
+	49, // 106: hostagent.v1.FilesService.StatFile:output_type -> hostagent.v1.StatFileResponse
+	51, // 107: hostagent.v1.FilesService.ListFiles:output_type -> hostagent.v1.ListFilesResponse
+	53, // 108: hostagent.v1.FilesService.MakeDir:output_type -> hostagent.v1.MakeDirResponse
+	55, // 109: hostagent.v1.FilesService.MoveFile:output_type -> hostagent.v1.MoveFileResponse
+	57, // 110: hostagent.v1.FilesService.RemoveFile:output_type -> hostagent.v1.RemoveFileResponse
+	59, // 111: hostagent.v1.FilesService.WatchFiles:output_type -> hostagent.v1.WatchFilesResponse
+	61, // 112: hostagent.v1.FilesService.ReadFile:output_type -> hostagent.v1.ReadFileResponse
+	63, // 113: hostagent.v1.FilesService.WriteFile:output_type -> hostagent.v1.WriteFileResponse
+	65, // 114: hostagent.v1.HostService.Status:output_type -> hostagent.v1.StatusResponse
+	68, // 115: hostagent.v1.HostService.Events:output_type -> hostagent.v1.EventsResponse
+	70, // 116: hostagent.v1.HostService.ListTemplates:output_type -> hostagent.v1.ListTemplatesResponse
+	73, // 117: hostagent.v1.HostService.Logs:output_type -> hostagent.v1.LogsResponse
+	75, // 118: hostagent.v1.HostService.Stats:output_type -> hostagent.v1.StatsResponse
+	78, // 119: hostagent.v1.HostService.Metrics:output_type -> hostagent.v1.MetricsResponse
+	89, // [89:120] is the sub-list for method output_type
+	58, // [58:89] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_hostagent_v1_hostagent_proto_init() }
@@ -6055,14 +6134,14 @@ func file_hostagent_v1_hostagent_proto_init() {
 		(*EventsResponse_Gap_)(nil),
 		(*EventsResponse_KeepAlive_)(nil),
 	}
-	file_hostagent_v1_hostagent_proto_msgTypes[81].OneofWrappers = []any{}
+	file_hostagent_v1_hostagent_proto_msgTypes[84].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hostagent_v1_hostagent_proto_rawDesc), len(file_hostagent_v1_hostagent_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   66,
+			NumEnums:      4,
+			NumMessages:   91,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

@@ -21,11 +21,12 @@ var packages = []string{
 	"util-linux", "mount", "kmod", "procps", "psmisc", "hostname", "ncurses-base", "libc-bin", "less",
 	"iproute2", "iputils-ping", "nftables", "dmsetup", "e2fsprogs", "xfsprogs",
 	"ca-certificates", "curl", "netcat-openbsd", "socat", "strace", "lsof",
+	"systemd",
 	"postgresql-17", // wrenn up runs it
 }
 
 // recipe is raised when the same packages are made into something else.
-const recipe = "3"
+const recipe = "5"
 
 // rootBytes is the size of the root disk: room enough for /tmp. It is sparse.
 const rootBytes = 8 << 30

@@ -1094,6 +1094,7 @@ type hostServiceClient struct {
 	events        *connect.Client[v1.EventsRequest, v1.EventsResponse]
 	listTemplates *connect.Client[v1.ListTemplatesRequest, v1.ListTemplatesResponse]
 	logs          *connect.Client[v1.LogsRequest, v1.LogsResponse]
+	stats         *connect.Client[v1.StatsRequest, v1.StatsResponse]
 	metrics       *connect.Client[v1.MetricsRequest, v1.MetricsResponse]
 }
 
