@@ -53,12 +53,14 @@ func parseStat(stat []byte) (state byte, session int, ok bool) {
 		return 0, 0, false
 	}
 	f := bytes.Fields(stat[i+1:])
-	if len(f) < 4 || len(f[0]) != 1 {
+	if len(f) < 4 || len(f[0]) != 1 || !isLetter(f[0][0]) {
 		return 0, 0, false
 	}
 	session, err := strconv.Atoi(string(f[3]))
 	return f[0][0], session, err == nil
 }
+
+func isLetter(c byte) bool { return 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' }
 
 // processes lists the pids of the system.
 func processes() []int {

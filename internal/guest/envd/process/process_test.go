@@ -498,6 +498,7 @@ func TestNothingStays(t *testing.T) {
 func FuzzParseStat(f *testing.F) {
 	f.Add([]byte("12 (a) b (c) S 1 12 12 0 -1"))
 	f.Add([]byte(""))
+	f.Add([]byte(")\x00 1 1 1"))
 	f.Fuzz(func(t *testing.T, stat []byte) {
 		if state, sid, ok := parseStat(stat); ok && (state == 0 || !strings.Contains(string(stat), strconv.Itoa(sid)) && sid != 0) {
 			// A number may be written with a sign or leading zeros.
