@@ -52,9 +52,9 @@ machine with a kernel, disk and network of its own, made in moments and removed 
 		return errs.Field("flags", err.Error(), "see --help")
 	})
 	host.register(root)
-	root.AddCommand(newRun(s, &host), newCreate(s, &host), newGet(s, &host), newExec(s, &host), newShell(s, &host), newCopy(s), newPause(s, &host), newResume(s, &host), newFork(s, &host), newSnapshot(s, &host),
-		newList(s, &host), newRemove(s, &host), newHost(s, &host), newAgent(s, &host), newServer(s), newUp(s, &host),
-		newLogs(s), newStats(s), newEvents(s))
+	root.AddCommand(newRun(s, &host), newCreate(s, &host), newGet(s, &host), newExec(s, &host), newShell(s, &host), newCopy(s),
+		newPause(s, &host), newResume(s, &host), newFork(s, &host), newSnapshot(s, &host), newList(s, &host), newRemove(s, &host),
+		newLogs(s), newStats(s), newEvents(s), newHost(s, &host), newAgent(s, &host), newServer(s), newUp(s, &host))
 	throughAgent(root, s)
 	completion(root)
 	return root

@@ -37,8 +37,9 @@ type Info struct {
 // with a reference is not collected. Without one it is, by the next GC. When it fails, the references are as they were and
 // the caller still has to Abort.
 //
-// It fails with errs.ErrAlreadyExists for a reference that is there and must not be, errs.ErrInvalid for an Info that can't be, errs.ErrFailedPrecondition for files that are not only the
-// staging's or a file system that can't keep them, and errs.ErrCorrupt for a memory file that does not fit the machine.
+// It fails with errs.ErrAlreadyExists for a reference that is there and must not be, errs.ErrInvalid for an Info that can't be,
+// errs.ErrFailedPrecondition for files that are not only the staging's or a file system that can't keep them, and errs.ErrCorrupt for a
+// memory file that does not fit the machine.
 func (g *Staging) Commit(ctx context.Context, info Info, refs ...Ref) (*Build, scan.Report, error) {
 	moves := make([]move, len(refs))
 	for i, r := range refs {
