@@ -143,8 +143,9 @@ func stayTiny() {
 	runtime.GOMAXPROCS(2)
 	runtime.MemProfileRate = 0
 	debug.SetGCPercent(20)
-	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) // a huge page for a few bytes of heap would be half of what we may take
-	debug.SetMemoryLimit(32 << 20)                      // far from what is needed: near it, the collector would take the time from the faults
+	// A huge page for a few bytes would be half of what we may take. Who starts the process does the same, for what is touched before here.
+	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
+	debug.SetMemoryLimit(32 << 20) // far from what is needed: near it, the collector would take the time from the faults
 }
 
 // pager is one that is starting: what was opened while there was privilege.

@@ -56,7 +56,7 @@ func (s Starter) launch(ctx context.Context, spec Spec, group *cgroup.Group) (*P
 	cmd := exec.Command(s.Command[0], s.args(spec)...)
 	cmd.Dir, cmd.Env, cmd.Stderr, cmd.ExtraFiles = "/", []string{pager.Environment}, words, []*os.File{said}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(dir.Fd()), PidFD: &fd}
-	err = cmd.Start()
+	err = proc.StartWithoutHugePages(cmd)
 	_ = said.Close()
 	if err != nil {
 		return nil, err

@@ -87,7 +87,7 @@ func launchJailed(l launch) (*child, error) {
 		CgroupFD:    int(l.cgroup.Fd()),
 		PidFD:       &fd,
 	}
-	if err := cmd.Start(); err != nil {
+	if err := proc.Start(cmd); err != nil {
 		return nil, fmt.Errorf("start the jailer: %w", err)
 	}
 	return adopt(cmd, fd)
