@@ -104,14 +104,14 @@ func (a *agent) exec(id string, args ...string) string {
 	return strings.TrimSpace(out.String())
 }
 
-// TestAgentIsKilledUnderThree kills the agent under three sandboxes. The next one takes them over: the same machines, which ran on, with
-// what was in their memory. One is paused and resumed, all are destroyed, and nothing is left.
-func TestAgentIsKilledUnderThree(t *testing.T) {
+// TestAgentsUnderSix kills an agent under six sandboxes, and stops the next one as an upgrade does. Each time the next takes them over: the
+// same machines, which ran on, with what was in their memory. One is paused and resumed, all are destroyed, and nothing is left.
+func TestAgentsUnderSix(t *testing.T) {
 	nothingLeft(t)
 	socket := filepath.Join(t.TempDir(), "agent.sock")
 	a := startAgent(t, socket)
 	var ids []string
-	for i := range 3 {
+	for i := range 6 {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 		resp, err := a.Sandboxes.Create(ctx, rpc.NewRequest(&pb.CreateRequest{Template: "base", IdempotencyKey: fmt.Sprint(i)}))
 		cancel()
@@ -121,19 +121,17 @@ func TestAgentIsKilledUnderThree(t *testing.T) {
 		ids = append(ids, resp.Msg.GetSandbox().GetId())
 		a.exec(ids[i], "sh", "-c", fmt.Sprintf("echo %d > /dev/shm/here", i))
 	}
-	if err := a.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = a.cmd.Wait()
-
-	a = startAgent(t, socket)
-	for i, id := range ids {
-		if got := a.exec(id, "cat", "/dev/shm/here"); got != fmt.Sprint(i) {
-			t.Errorf("%s has %q, want %d", id, got, i)
-		}
-		resp, err := a.Sandboxes.Create(t.Context(), rpc.NewRequest(&pb.CreateRequest{Template: "base", IdempotencyKey: fmt.Sprint(i)}))
-		if err != nil || resp.Msg.GetSandbox().GetId() != id {
-			t.Errorf("the same key made %v, %v", resp, err)
+	for _, stop := range []func(*agent){(*agent).kill, (*agent).end} {
+		stop(a)
+		a = startAgent(t, socket)
+		for i, id := range ids {
+			if got := a.exec(id, "cat", "/dev/shm/here"); got != fmt.Sprint(i) {
+				t.Errorf("%s has %q, want %d", id, got, i)
+			}
+			resp, err := a.Sandboxes.Create(t.Context(), rpc.NewRequest(&pb.CreateRequest{Template: "base", IdempotencyKey: fmt.Sprint(i)}))
+			if err != nil || resp.Msg.GetSandbox().GetId() != id {
+				t.Errorf("the same key made %v, %v", resp, err)
+			}
 		}
 	}
 	if _, err := a.Sandboxes.Pause(t.Context(), rpc.NewRequest(&pb.PauseRequest{Id: ids[0]})); err != nil {
@@ -148,7 +146,6 @@ func TestAgentIsKilledUnderThree(t *testing.T) {
 	if out := finish(t, command(t, there, "exec", ids[1], "--", "cat", "/dev/shm/here")).want(t, 0).out; out != "1\n" {
 		t.Errorf("wrenn exec through the agent: %q", out)
 	}
-	finish(t, command(t, there, "run", "--", "sh", "-c", "exit 9")).want(t, 9)
 	if out := wrenn(t, "agent", "status", "--socket", socket).want(t, 0).out; !strings.Contains(out, "running") {
 		t.Errorf("status: %s", out)
 	}
@@ -157,8 +154,18 @@ func TestAgentIsKilledUnderThree(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	finish(t, command(t, there, "run", "--", "sh", "-c", "exit 9")).want(t, 9)
 	a.end()
 	wrenn(t, "host", "sweep").want(t, 0)
+}
+
+// kill ends the agent as nothing that it could prepare for does.
+func (a *agent) kill() {
+	a.t.Helper()
+	if err := a.cmd.Process.Kill(); err != nil {
+		a.t.Fatal(err)
+	}
+	_ = a.cmd.Wait()
 }
 
 // end stops the agent as systemd does.
