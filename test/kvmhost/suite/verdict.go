@@ -21,6 +21,9 @@ func (v Verdict) OK() bool { return len(v.Problems) == 0 }
 // resultLine is what package testing prints when a test has ended. Subtests are indented.
 var resultLine = regexp.MustCompile(`^(\s*)--- (PASS|FAIL|SKIP): (\S+) \(`)
 
+// skipMark is looked for anywhere in a line: what a test wrote without an end of line stands before it.
+var skipMark = regexp.MustCompile(`--- SKIP: (\S+) \(`)
+
 // maxLine bounds what is looked at of a line, in bytes.
 const maxLine = 4096
 
@@ -51,14 +54,14 @@ func (j *Judge) Write(p []byte) (int, error) {
 }
 
 func (j *Judge) line(s string) {
+	for _, m := range skipMark.FindAllStringSubmatch(s, -1) {
+		j.skipped = append(j.skipped, m[1])
+	}
 	m := resultLine.FindStringSubmatch(s)
 	if m == nil {
 		return
 	}
 	indent, result, name := m[1], m[2], m[3]
-	if result == "SKIP" {
-		j.skipped = append(j.skipped, name)
-	}
 	if indent == "" && !strings.Contains(name, "/") {
 		if j.ended == nil {
 			j.ended = make(map[string]string)

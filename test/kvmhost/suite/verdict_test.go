@@ -27,6 +27,8 @@ func TestJudge(t *testing.T) {
 		"skipped":                             {[]string{"TestA"}, "--- SKIP: TestA (0.00s)\nPASS\n", 0, Verdict{0, 1, []string{fmt.Sprintf(skipped, "TestA")}}},
 		"skipped in part": {[]string{"TestA"}, "--- PASS: TestA (0.00s)\n    --- SKIP: TestA/z (0.00s)\n        --- SKIP: TestA/b/c (0.00s)\n", 0,
 			Verdict{0, 1, []string{fmt.Sprintf(skipped, "TestA/b/c, TestA/z")}}},
+		"skipped in part, after other output": {[]string{"TestA"}, "--- PASS: TestA (0.00s)\ntext    --- SKIP: TestA/z (0.00s)\n", 0,
+			Verdict{0, 1, []string{fmt.Sprintf(skipped, "TestA/z")}}},
 		"another's part is skipped": {[]string{"TestA"}, "--- PASS: TestA (0.00s)\n    --- SKIP: TestAB/z (0.00s)\n", 0, Verdict{Passed: 1}},
 		"never ended":               {[]string{"TestA", "TestB"}, "--- PASS: TestA (0.00s)\n=== RUN   TestB\n", 2, Verdict{1, 1, []string{"TestB did not come to its end"}}},
 		"nothing ran":               {[]string{"TestA"}, "testing: warning: no tests to run\nPASS\n", 0, Verdict{0, 1, []string{"TestA did not come to its end"}}},
