@@ -336,8 +336,9 @@ func (f *files) add(file *os.File, err error) (*os.File, error) {
 	return file, err
 }
 
-func (f files) close() {
-	for _, file := range f {
+// close is called by a defer that comes before the files: they are open, and kept from the garbage collector, until then.
+func (f *files) close() {
+	for _, file := range *f {
 		file.Close()
 	}
 }
