@@ -1,7 +1,6 @@
 package proc
 
 import (
-	"errors"
 	"fmt"
 	"os/exec"
 	"sync"
@@ -21,7 +20,7 @@ func Start(cmd *exec.Cmd) error {
 
 // StartWithoutHugePages starts a command that gets no transparent huge pages, not even before its first line runs. The kernel takes that from
 // the process that starts it, so this one has none either until the other runs; starts by Start wait for that moment.
-func StartWithoutHugePages(cmd *exec.Cmd) (err error) {
+func StartWithoutHugePages(cmd *exec.Cmd) error {
 	starting.Lock()
 	defer starting.Unlock()
 	before, err := unix.PrctlRetInt(unix.PR_GET_THP_DISABLE, 0, 0, 0, 0)
@@ -31,7 +30,9 @@ func StartWithoutHugePages(cmd *exec.Cmd) (err error) {
 	if err := setNoHugePages(1); err != nil {
 		return err
 	}
-	return errors.Join(cmd.Start(), setNoHugePages(before))
+	// What could be set once fails to be set back only in a process that is being killed; an error here would hide that the other runs.
+	defer func() { _ = setNoHugePages(before) }()
+	return cmd.Start()
 }
 
 func setNoHugePages(off int) error {
