@@ -113,7 +113,7 @@ kvm-shell: ready ## a shell in the emulated KVM host, with the built binaries
 generate: ## make the generated code anew, and put what is new in the protos into their baseline
 	@go run ./tools/buf generate && go run ./tools/buf baseline && go run ./tools/sqlc generate
 	@go run ./tools/openapi
-	@go tool -modfile=tools/tool.mod oapi-codegen -config openapi/oapi-codegen.yaml -o internal/server/rest/rest.gen.go openapi/wrenn.yaml
+	@go tool -modfile=tools/tool.mod oapi-codegen -config openapi/oapi-codegen.yaml -o internal/server/rest/rest.gen.go openapi/wrenn.json
 
 .PHONY: fmt
 fmt: ## format Go and proto files

@@ -1,4 +1,4 @@
-// Package api answers the REST API: openapi/wrenn.yaml says what each call takes and does, and internal/server/control does it.
+// Package api answers the REST API: openapi/*.yaml says what each call takes and does, and internal/server/control does it.
 //
 //	handler, err := api.New(api.Config{Store: s, Control: c, Auth: a, Log: log})
 //

@@ -54,7 +54,7 @@ func chosen() bool {
 	return slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.run=") || strings.HasPrefix(a, "-test.fuzz") })
 }
 
-// document holds answers against openapi/wrenn.yaml.
+// document holds answers against openapi/*.yaml.
 type document struct {
 	mux    *http.ServeMux
 	routes map[string]*routers.Route // by their patterns
