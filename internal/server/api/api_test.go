@@ -316,12 +316,12 @@ func TestAnswersWithoutAKey(t *testing.T) {
 	}
 	nowhere := client.Unix(filepath.Join(t.TempDir(), "none"))
 	defer nowhere.Close()
-	handler, err := api.New(api.Config{Store: w.store, Auth: w.auth, Log: slog.New(slog.DiscardHandler),
-		Control: control.New(w.store, control.Host{ID: "ho-none", Client: nowhere}, slog.New(slog.DiscardHandler))})
+	handler, err := api.New(api.Config{Store: w.Store, Auth: w.Auth, Log: slog.New(slog.DiscardHandler),
+		Control: control.New(w.Store, control.Host{ID: "ho-none", Client: nowhere}, slog.New(slog.DiscardHandler))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.http.Config.Handler = handler
+	w.HTTP.Config.Handler = handler
 	fails(t, w.do(call{method: "GET", path: "/readyz", key: "none"}), 503, rest.Unavailable)
 	as[rest.Health](t, w.do(call{method: "GET", path: "/healthz", key: "none"}), 200)
 }
@@ -332,7 +332,7 @@ func TestTeams(t *testing.T) {
 	id := w.create(`{"template":"base"}`).ID
 	as[rest.Snapshot](t, w.do(call{method: "POST", path: "/v1/sandboxes/" + id + "/snapshots", body: `{"name":"ours"}`}), 201)
 	mine := as[rest.KeyPage](t, w.do(call{method: "GET", path: "/v1/keys"}), 200).Keys[0].ID
-	_, theirs := w.newTeam("theirs")
+	_, theirs := w.NewTeam("theirs")
 	at := "/v1/sandboxes/" + id
 	for _, c := range []call{
 		{method: "GET", path: at}, {method: "PATCH", path: at, body: `{"metadata":{}}`}, {method: "PATCH", path: at, body: `{"ttl_seconds":1}`},
@@ -390,7 +390,7 @@ type sent struct {
 func readEvents(t *testing.T, w *world, query, after string, n int) []sent {
 	t.Helper()
 	req := w.request(t.Context(), call{method: "GET", path: "/v1/events" + query, header: map[string]string{"Last-Event-ID": after}})
-	resp, err := w.http.Client().Do(req)
+	resp, err := w.HTTP.Client().Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,7 +76,7 @@ func TestOneKeyIsOneSandbox(t *testing.T) {
 	if e := fails(t, w.do(keyed("k", `{"template":"base","vcpus":1}`)), 400, rest.InvalidArgument); or(e.Field) != "Idempotency-Key" {
 		t.Errorf("%+v", e)
 	}
-	_, theirs := w.newTeam("theirs")
+	_, theirs := w.NewTeam("theirs")
 	c := keyed("k", `{"template":"base"}`)
 	c.key = theirs
 	if sb := as[rest.Sandbox](t, w.do(c), 201); sb.ID == first.ID {
@@ -102,7 +102,7 @@ func TestACallerWhoLeavesComesBack(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan error)
 	go func() {
-		resp, err := w.http.Client().Do(w.request(ctx, keyed("k", `{"template":"base"}`)))
+		resp, err := w.HTTP.Client().Do(w.request(ctx, keyed("k", `{"template":"base"}`)))
 		if err == nil {
 			_, err = io.Copy(io.Discard, resp.Body)
 			err = errors.Join(err, resp.Body.Close())
@@ -126,18 +126,18 @@ func TestAServerThatEndsInTheMidst(t *testing.T) {
 	w := newWorld(t, quota.Amount{})
 	op := control.NewOp()
 	spec := control.Spec{Template: "base", OnExpiry: "destroy"}
-	first, err := w.control.Create(t.Context(), w.team, op, spec)
+	first, err := w.Control.Create(t.Context(), w.Team, op, spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := w.control.Create(t.Context(), w.team, op, spec)
+	again, err := w.Control.Create(t.Context(), w.Team, op, spec)
 	if err != nil || again.ID != first.ID {
 		t.Errorf("%s after %s: %v", again.ID, first.ID, err)
 	}
-	if err := w.control.Destroy(t.Context(), w.team, first.ID); err != nil {
+	if err := w.Control.Destroy(t.Context(), w.Team, first.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.control.Create(t.Context(), w.team, op, spec); !errors.Is(err, errs.ErrFailedPrecondition) {
+	if _, err := w.Control.Create(t.Context(), w.Team, op, spec); !errors.Is(err, errs.ErrFailedPrecondition) {
 		t.Errorf("it came back to life: %v", err)
 	}
 }
@@ -162,7 +162,7 @@ func TestADestroyDuringACreate(t *testing.T) {
 	if sb := w.get(ids[0]); sb.State != rest.Stopped {
 		t.Errorf("it is %s", sb.State)
 	}
-	if left := w.agent.Status().States; len(left) != 0 {
+	if left := w.Agent.Status().States; len(left) != 0 {
 		t.Errorf("the host has %v", left)
 	}
 }
@@ -214,24 +214,24 @@ func TestWhatWasCutOff(t *testing.T) {
 	ctx := t.Context()
 	// The host has it before the row says that it should: the world's own watch may look at any time.
 	onHost := func(id string) {
-		if _, err := w.host.Sandboxes.Create(ctx, connect.NewRequest(&pb.CreateRequest{Id: id, Template: "base"})); err != nil {
+		if _, err := w.AsHost.Sandboxes.Create(ctx, connect.NewRequest(&pb.CreateRequest{Id: id, Template: "base"})); err != nil {
 			t.Fatal(err)
 		}
 	}
 	row := func(made bool) store.Sandbox {
-		n := store.NewSandbox{ID: id.New(), Team: w.team, Host: w.host.ID, Op: "op", OpTime: -time.Second, Sizes: store.Sizes{Template: "base"},
+		n := store.NewSandbox{ID: id.New(), Team: w.Team, Host: w.AsHost.ID, Op: "op", OpTime: -time.Second, Sizes: store.Sizes{Template: "base"},
 			OnExpiry: "destroy", Reason: "asked for"}
 		if made {
 			onHost(n.ID)
 		}
-		sb, err := w.store.Create(ctx, n)
+		sb, err := w.Store.Create(ctx, n)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return sb
 	}
 	stop := func(sb store.Sandbox) {
-		if _, err := w.store.Begin(ctx, w.team, sb.ID, store.Stop, "asked for", "stop", -time.Second); err != nil {
+		if _, err := w.Store.Begin(ctx, w.Team, sb.ID, store.Stop, "asked for", "stop", -time.Second); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -239,12 +239,12 @@ func TestWhatWasCutOff(t *testing.T) {
 	onHost(foreign)
 	stop(stopping)
 	stop(ended)
-	if _, err := w.store.Finish(ctx, ended.ID, "stop", store.Stopped, "given up"); err != nil && !errors.Is(err, store.ErrOvertaken) {
+	if _, err := w.Store.Finish(ctx, ended.ID, "stop", store.Stopped, "given up"); err != nil && !errors.Is(err, store.ErrOvertaken) {
 		t.Fatal(err)
 	}
 	watched, leave := context.WithCancel(ctx)
 	var next sync.WaitGroup
-	next.Go(func() { control.New(w.store, w.host, slog.New(slog.DiscardHandler)).Watch(watched) })
+	next.Go(func() { control.New(w.Store, w.AsHost, slog.New(slog.DiscardHandler)).Watch(watched) })
 	defer next.Wait()
 	defer leave()
 	if sb := w.until(never.ID, rest.Failed); !strings.Contains(sb.Reason, "cut off") {
@@ -253,7 +253,7 @@ func TestWhatWasCutOff(t *testing.T) {
 	w.until(made.ID, rest.Running)
 	w.until(stopping.ID, rest.Stopped)
 	has := func(id string) bool {
-		_, err := w.host.Sandboxes.Get(ctx, connect.NewRequest(&pb.GetRequest{Id: id}))
+		_, err := w.AsHost.Sandboxes.Get(ctx, connect.NewRequest(&pb.GetRequest{Id: id}))
 		return !errors.Is(err, errs.ErrNotFound)
 	}
 	for deadline := time.Now().Add(20 * time.Second); has(stopping.ID) || has(ended.ID); time.Sleep(5 * time.Millisecond) {

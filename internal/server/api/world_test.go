@@ -4,15 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -23,19 +19,10 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 
-	guest "wrenn.dev/wrenn/internal/guest/client"
-	"wrenn.dev/wrenn/internal/hostagent"
-	"wrenn.dev/wrenn/internal/hostagent/client"
 	"wrenn.dev/wrenn/internal/hostagent/quota"
-	"wrenn.dev/wrenn/internal/hostagent/rpc"
 	"wrenn.dev/wrenn/internal/postgres/postgrestest"
-	"wrenn.dev/wrenn/internal/sandbox"
-	"wrenn.dev/wrenn/internal/sandbox/sandboxtest"
-	"wrenn.dev/wrenn/internal/server/api"
-	"wrenn.dev/wrenn/internal/server/auth"
-	"wrenn.dev/wrenn/internal/server/control"
 	"wrenn.dev/wrenn/internal/server/rest"
-	"wrenn.dev/wrenn/internal/server/store"
+	"wrenn.dev/wrenn/internal/server/servertest"
 	"wrenn.dev/wrenn/openapi"
 )
 
@@ -135,87 +122,15 @@ func init() {
 	openapi3filter.RegisterBodyDecoder("text/event-stream", openapi3filter.PlainBodyDecoder)
 }
 
-// world is a server on a real database, with the real agent on a host in memory behind a real socket.
+// world is a server and what the tests ask of it.
 type world struct {
-	*sandboxtest.Host
-	t       *testing.T
-	store   *store.Store
-	auth    *auth.Auth
-	control *control.Control
-	agent   *hostagent.Agent
-	host    control.Host
-	http    *httptest.Server
-	guest   *shell
-	team    string
-	key     string // with every scope
+	*servertest.World
+	t *testing.T
 }
 
 func newWorld(t *testing.T, limits quota.Amount) *world {
 	t.Helper()
-	w := &world{Host: sandboxtest.NewHost(t), t: t, guest: &shell{}}
-	ctx, stop := context.WithCancel(context.Background())
-	log := slog.New(slog.DiscardHandler)
-	var err error
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	w.agent, err = hostagent.Start(ctx, hostagent.Config{Manager: w.Manager(t), StateDir: w.StateDir, Limits: limits, Log: log,
-		Guest: func(sandbox.DialFunc, string) hostagent.Guest { return w.guest }})
-	must(err)
-	socket := filepath.Join(t.TempDir(), "agent.sock")
-	listener, err := rpc.Unix(socket)
-	must(err)
-	var running sync.WaitGroup
-	running.Go(func() { _ = rpc.Serve(ctx, rpc.Handler(w.agent), 10*time.Millisecond, listener) })
-	w.store, err = store.Open(ctx, postgrestest.Database(t))
-	must(err)
-	host, err := w.store.Host(ctx, "unix://"+socket)
-	must(err)
-	agent := client.Unix(socket)
-	w.host = control.Host{ID: host.ID, Client: agent}
-	w.control, w.auth = control.New(w.store, w.host, log), auth.New(w.store)
-	running.Go(func() { w.control.Watch(ctx) })
-	handler, err := api.New(api.Config{Store: w.store, Control: w.control, Auth: w.auth, Log: log})
-	must(err)
-	w.http = httptest.NewServer(handler)
-	w.team, w.key = w.newTeam("ours")
-	t.Cleanup(func() {
-		w.http.CloseClientConnections()
-		w.http.Close()
-		w.control.Wait()
-		stop()
-		running.Wait()
-		agent.Close()
-		closing, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := w.agent.Close(closing); err != nil {
-			t.Error(err)
-		}
-		w.store.Close()
-	})
-	return w
-}
-
-// newTeam makes a team and a key of it with every scope.
-func (w *world) newTeam(name string) (team, key string) {
-	w.t.Helper()
-	made, err := w.store.Team(w.t.Context(), name)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return made.ID, w.newKey(made.ID, auth.Scopes...)
-}
-
-func (w *world) newKey(team string, scopes ...string) string {
-	w.t.Helper()
-	secret, _, err := w.auth.Issue(w.t.Context(), auth.Request{Team: team, Name: "test", Scopes: scopes})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return secret
+	return &world{servertest.New(t, servertest.Config{Limits: limits}), t}
 }
 
 // call is a request. A body that is no string is sent as JSON.
@@ -236,7 +151,7 @@ type answer struct {
 func (w *world) do(c call) answer {
 	w.t.Helper()
 	req := w.request(w.t.Context(), c)
-	resp, err := w.http.Client().Do(req)
+	resp, err := w.HTTP.Client().Do(req)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -263,7 +178,7 @@ func (w *world) request(ctx context.Context, c call) *http.Request {
 		}
 		body = bytes.NewReader(raw)
 	}
-	req, err := http.NewRequestWithContext(ctx, c.method, w.http.URL+c.path, body)
+	req, err := http.NewRequestWithContext(ctx, c.method, w.URL+c.path, body)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -272,7 +187,7 @@ func (w *world) request(ctx context.Context, c call) *http.Request {
 	}
 	switch c.key {
 	case "":
-		req.Header.Set("Authorization", "Bearer "+w.key)
+		req.Header.Set("Authorization", "Bearer "+w.Key)
 	case "none":
 	default:
 		req.Header.Set("Authorization", "Bearer "+c.key)
@@ -329,47 +244,3 @@ func (w *world) until(id string, state rest.State) rest.Sandbox {
 	w.t.Fatalf("%s is %s, want %s", id, w.get(id).State, state)
 	return rest.Sandbox{}
 }
-
-// shell is a guest with a few commands.
-type shell struct{}
-
-func (g *shell) Run(ctx context.Context, cmd guest.Command) (guest.Result, error) {
-	if cmd.Cmd == "none" {
-		return guest.Result{}, errors.New("no such command")
-	}
-	cmd.Started(7)
-	switch cmd.Cmd {
-	case "cat":
-		if cmd.Stdin != nil {
-			if _, err := io.Copy(io.MultiWriter(cmd.Stdout, cmd.Stderr), cmd.Stdin); err != nil {
-				return guest.Result{}, err
-			}
-		}
-		return guest.Result{ExitCode: 3, Status: "exit status 3"}, nil
-	case "flood":
-		for range 3 * 32 {
-			if _, err := cmd.Stdout.Write(bytes.Repeat([]byte("x"), 32<<10)); err != nil {
-				return guest.Result{}, err
-			}
-		}
-		return guest.Result{Status: "exit status 0"}, nil
-	case "break":
-		_, err := cmd.Stdout.Write([]byte("so far"))
-		return guest.Result{}, errors.Join(err, errors.New("the guest is confused"))
-	}
-	if cmd.Timeout > 0 { // as the real client: the guest ends it
-		return guest.Result{}, fmt.Errorf("it ran for %v: %w", cmd.Timeout, context.DeadlineExceeded)
-	}
-	<-ctx.Done()
-	return guest.Result{}, context.Cause(ctx)
-}
-
-func (g *shell) Attach(ctx context.Context, _ uint32, cmd guest.Command) (guest.Result, error) {
-	return g.Run(ctx, cmd)
-}
-
-func (g *shell) List(context.Context) ([]guest.Process, error) { return nil, nil }
-
-func (g *shell) Files(string) *guest.Files { return nil } // the API asks for none
-
-func (g *shell) Close() {}

@@ -1,0 +1,124 @@
+// Package servertest runs a server for tests: the real API, control and agent on a real database, over a host in memory.
+//
+//	func TestMain(m *testing.M) { os.Exit(postgrestest.Main(m)) }
+//	w := servertest.New(t, servertest.Config{})
+//	resp, err := http.Get(w.URL + "/healthz")       // w.Key is a key with every scope
+package servertest
+
+import (
+	"context"
+	"log/slog"
+	"net/http/httptest"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"wrenn.dev/wrenn/internal/hostagent"
+	"wrenn.dev/wrenn/internal/hostagent/client"
+	"wrenn.dev/wrenn/internal/hostagent/quota"
+	"wrenn.dev/wrenn/internal/hostagent/rpc"
+	"wrenn.dev/wrenn/internal/postgres/postgrestest"
+	"wrenn.dev/wrenn/internal/sandbox"
+	"wrenn.dev/wrenn/internal/sandbox/sandboxtest"
+	"wrenn.dev/wrenn/internal/server/api"
+	"wrenn.dev/wrenn/internal/server/auth"
+	"wrenn.dev/wrenn/internal/server/control"
+	"wrenn.dev/wrenn/internal/server/store"
+)
+
+// Config says what is not as usual.
+type Config struct {
+	// Limits are the host's; zero ones are none.
+	Limits quota.Amount
+}
+
+// World is a server on a real database, with the real agent on a host in memory behind a real socket.
+type World struct {
+	// Host is the agent's, with the faults that it is told to have.
+	*sandboxtest.Host
+	Store   *store.Store
+	Auth    *auth.Auth
+	Control *control.Control
+	Agent   *hostagent.Agent
+	// AsHost is the host as control knows it.
+	AsHost control.Host
+	// HTTP serves the API at URL.
+	HTTP *httptest.Server
+	URL  string
+	// Team has Key, which has every scope.
+	Team, Key string
+
+	t testing.TB
+}
+
+// New returns a world that ends with the test.
+func New(t testing.TB, c Config) *World {
+	t.Helper()
+	w := &World{Host: sandboxtest.NewHost(t), t: t}
+	ctx, stop := context.WithCancel(context.Background())
+	log := slog.New(slog.DiscardHandler)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	w.Agent, err = hostagent.Start(ctx, hostagent.Config{Manager: w.Manager(t), StateDir: w.StateDir, Limits: c.Limits, Log: log,
+		Guest: func(sandbox.DialFunc, string) hostagent.Guest { return shell{} }})
+	must(err)
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	listener, err := rpc.Unix(socket)
+	must(err)
+	var running sync.WaitGroup
+	running.Go(func() { _ = rpc.Serve(ctx, rpc.Handler(w.Agent), 10*time.Millisecond, listener) })
+	w.Store, err = store.Open(ctx, postgrestest.Database(t))
+	must(err)
+	host, err := w.Store.Host(ctx, "unix://"+socket)
+	must(err)
+	agent := client.Unix(socket)
+	w.AsHost = control.Host{ID: host.ID, Client: agent}
+	w.Control, w.Auth = control.New(w.Store, w.AsHost, log), auth.New(w.Store)
+	running.Go(func() { w.Control.Watch(ctx) })
+	handler, err := api.New(api.Config{Store: w.Store, Control: w.Control, Auth: w.Auth, Log: log})
+	must(err)
+	w.HTTP = httptest.NewServer(handler)
+	w.URL = w.HTTP.URL
+	w.Team, w.Key = w.NewTeam("ours")
+	t.Cleanup(func() {
+		w.HTTP.CloseClientConnections()
+		w.HTTP.Close()
+		w.Control.Wait()
+		stop()
+		running.Wait()
+		agent.Close()
+		closing, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := w.Agent.Close(closing); err != nil {
+			t.Error(err)
+		}
+		w.Store.Close()
+	})
+	return w
+}
+
+// NewTeam makes a team and a key of it with every scope.
+func (w *World) NewTeam(name string) (team, key string) {
+	w.t.Helper()
+	made, err := w.Store.Team(w.t.Context(), name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return made.ID, w.NewKey(made.ID, auth.Scopes...)
+}
+
+// NewKey makes a key of a team.
+func (w *World) NewKey(team string, scopes ...string) string {
+	w.t.Helper()
+	secret, _, err := w.Auth.Issue(w.t.Context(), auth.Request{Team: team, Name: "test", Scopes: scopes})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return secret
+}
