@@ -19,7 +19,7 @@ import (
 
 // serverFlags are what every command takes that serves the REST API.
 type serverFlags struct {
-	listen, logFormat string
+	listen, logFormat, keyFile string
 }
 
 // defaultListen is where the REST API is, for this machine alone: it has no TLS.
@@ -29,6 +29,7 @@ func (f *serverFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.listen, "listen", env("WRENN_LISTEN", defaultListen), "TCP address of the REST API, without TLS ($WRENN_LISTEN)")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json, on standard error")
+	fl.StringVar(&f.keyFile, "key-file", "", "write the first API key to this file, for its owner alone, instead of printing it")
 }
 
 func newServer(s streams) *cobra.Command {
@@ -86,7 +87,7 @@ func (f *serverFlags) serve(ctx context.Context, out io.Writer, log *slog.Logger
 		return errors.Join(err, l.Close())
 	}
 	defer s.Close()
-	if err := greet(ctx, out, s, "http://"+l.Addr().String()); err != nil {
+	if err := f.greet(ctx, out, s, "http://"+l.Addr().String()); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	log.Info("serving", "listen", l.Addr().String(), "agent", cfg.Agent)
@@ -94,15 +95,32 @@ func (f *serverFlags) serve(ctx context.Context, out io.Writer, log *slog.Logger
 	return s.Serve(ctx, l)
 }
 
-// greet prints the address and, in a new database, the first key. One that can't be printed is lost: that is an error.
-func greet(ctx context.Context, out io.Writer, s *server.Server, url string) error {
+// greet prints the address and, in a new database, tells the first key. One that can't be told is lost, so where it goes is opened before it is made.
+func (f *serverFlags) greet(ctx context.Context, out io.Writer, s *server.Server, url string) error {
+	tell := func(key string) error {
+		_, err := fmt.Fprintf(out, "The first API key, which is told once:\n\n  %s\n\n  curl -H 'Authorization: Bearer %s' %s/v1/sandboxes\n", key, key, url)
+		return err
+	}
+	if f.keyFile != "" {
+		file, err := newSecretFile(f.keyFile)
+		if err != nil {
+			return errs.Field("--key-file", err.Error(), "give a path in a folder that can be written")
+		}
+		defer file.drop()
+		tell = func(key string) error {
+			if err := file.keep(key + "\n"); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(out, "The first API key is in %s\n", f.keyFile)
+			return err
+		}
+	}
+	if _, err := fmt.Fprintf(out, "Wrenn is at %s\n", url); err != nil {
+		return err
+	}
 	key, err := s.FirstKey(ctx)
-	if err != nil {
+	if err != nil || key == "" {
 		return err
 	}
-	if _, err := fmt.Fprintf(out, "Wrenn is at %s\n", url); err != nil || key == "" {
-		return err
-	}
-	_, err = fmt.Fprintf(out, "The first API key, which is told once:\n\n  %s\n\n  curl -H 'Authorization: Bearer %s' %s/v1/sandboxes\n", key, key, url)
-	return err
+	return tell(key)
 }

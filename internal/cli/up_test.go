@@ -57,9 +57,10 @@ func shortDir(t *testing.T) string {
 // box is one machine, whose sandboxes are in memory; all else of `wrenn up` is real.
 type box struct {
 	*sandboxtest.Host
-	t   *testing.T
-	dir string
-	log *slog.Logger
+	t       *testing.T
+	dir     string
+	log     *slog.Logger
+	keyFile string
 }
 
 // run runs all of it as `wrenn up` does, while fn does, and returns what it printed.
@@ -79,7 +80,7 @@ func (b *box) run(fn func(url, out string)) string {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	f := &upFlags{serverFlags: serverFlags{listen: "127.0.0.1:0"}, agentFlags: agentFlags{socket: filepath.Join(b.dir, "agent.sock")}}
+	f := &upFlags{serverFlags: serverFlags{listen: "127.0.0.1:0", keyFile: b.keyFile}, agentFlags: agentFlags{socket: filepath.Join(b.dir, "agent.sock")}}
 	out, ended := &printed{}, make(chan error, 1)
 	go func() { ended <- f.together(ctx, streams{out: out, err: io.Discard}, a, b.log, db.URL(), db.Done()) }()
 	address := regexp.MustCompile(`http://[0-9.:]+`)
@@ -155,6 +156,33 @@ func TestUpGoesOnWhereItWas(t *testing.T) {
 	})
 	if strings.Contains(out, "wrenn_") {
 		t.Errorf("a key is told again: %s", out)
+	}
+}
+
+// TestFirstKeyInAFile: what a service prints is in the journal for good.
+func TestFirstKeyInAFile(t *testing.T) {
+	b := &box{Host: sandboxtest.NewHost(t), t: t, dir: shortDir(t), log: slog.New(slog.DiscardHandler)}
+	b.keyFile = filepath.Join(b.dir, "key")
+	var key string
+	out := b.run(func(url, _ string) {
+		raw, err := os.ReadFile(b.keyFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key = strings.TrimSpace(string(raw))
+		ask(t, "GET", url+"/v1/sandboxes", key, "", 200)
+	})
+	if strings.Contains(out, "wrenn_") || !strings.Contains(out, b.keyFile) {
+		t.Errorf("it prints %s", out)
+	}
+	b.run(func(string, string) {})
+	info, err := os.Stat(b.keyFile)
+	again, readErr := os.ReadFile(b.keyFile)
+	if err != nil || readErr != nil || info.Mode() != 0o600 || strings.TrimSpace(string(again)) != key {
+		t.Errorf("the file is %v with %q, %v, %v", info.Mode(), again, err, readErr)
+	}
+	if left, err := filepath.Glob(filepath.Join(b.dir, ".key*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 

@@ -122,9 +122,10 @@ func (s *Server) launch(ctx context.Context, bin string, who *syscall.Credential
 		return err
 	}
 	defer watch.Close()
-	// It must outlive the context and take no Ctrl-C that is meant for its parent: Close ends it.
+	// It must outlive the context and take no Ctrl-C that is meant for its parent: Close ends it. It compiles no queries to machine code: ours
+	// are short, and where its parent may not make memory executable, it may not either.
 	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", s.cfg.data(), "-c", "listen_addresses=", //nolint:gosec // the host's own program
-		"-c", "unix_socket_directories="+s.cfg.socket(), "-c", "unix_socket_permissions=0700", "-c", "logging_collector=off")
+		"-c", "unix_socket_directories="+s.cfg.socket(), "-c", "unix_socket_permissions=0700", "-c", "logging_collector=off", "-c", "jit=off")
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr, s.cmd.Env = s.cfg.data(), out, out, environment()
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: who}
 	if err := s.cmd.Start(); err != nil {

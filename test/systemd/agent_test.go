@@ -95,11 +95,34 @@ func TestAgentUnderSystemd(t *testing.T) {
 	if again := h.sh("systemctl show -P MainPID wrenn-agent"); again == pid {
 		t.Errorf("the agent was not restarted: pid %s", pid)
 	}
+	h.allOnOne(before)
 	h.alive(running)
 	h.alive(paused)
 	h.sh("wrenn pause " + paused)
 	h.restart()
 	h.afterRestart(running, paused)
+}
+
+// answers waits for the REST API and asks it with the first key, which is in a file for root alone and not in the journal.
+const answers = `until test "$(curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8080/readyz)" = 200; do sleep 0.2; done
+curl -sf -H "Authorization: Bearer $(cat /etc/wrenn/first-key)" http://127.0.0.1:8080/v1/sandboxes >/dev/null
+test "$(stat -c %a:%u /etc/wrenn/first-key)" = 600:0
+! journalctl -u wrenn-up | grep -F "$(cat /etc/wrenn/first-key)"`
+
+// allOnOne has wrenn-up take the machines over from the agent and give them back. They do not notice, and no database stays behind.
+func (h *host) allOnOne(before string) {
+	h.t.Helper()
+	for _, step := range []string{
+		"systemctl start wrenn-up; test $(systemctl is-active wrenn-agent) = inactive;" + answers,
+		"systemctl restart wrenn-up;" + answers,
+		"kill -9 $(systemctl show -P MainPID wrenn-up); until wrenn agent status 2>/dev/null; do sleep 0.2; done;" + answers,
+		"systemctl start wrenn-agent && wrenn agent status; test $(systemctl is-active wrenn-up) = inactive; ! pgrep -x postgres",
+	} {
+		h.sh(step)
+		if after := h.sh(processes); after != before {
+			h.t.Errorf("%s: there was\n%s\nand there is\n%s", step, before, after)
+		}
+	}
 }
 
 // afterRestart looks that what was paused goes on where it was, that what ran is lost and says why, and that nothing else is left.

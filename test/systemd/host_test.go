@@ -56,7 +56,7 @@ func (h *host) boot() {
 		h.t.Fatal(err)
 	}
 	h.with(bytes.NewReader(files), "tar -C /root -x && /root/systemd/install /opt/wrenn/bin")
-	h.sh("mkdir /etc/wrenn && echo WRENN_IMAGES=/images >/etc/wrenn/agent.env")
+	h.sh("mkdir /etc/wrenn && echo WRENN_IMAGES=/images | tee /etc/wrenn/agent.env >/etc/wrenn/up.env")
 }
 
 // restart restarts the host as an operator does, and boots what comes up.
