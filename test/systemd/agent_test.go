@@ -67,6 +67,7 @@ systemctl daemon-reload; systemctl start demanding; rm $unit; systemctl daemon-r
 // notice: the same processes, in the same cgroups with the same limits, whatever systemd does to its own.
 func TestAgentUnderSystemd(t *testing.T) {
 	h := newHost(t)
+	h.install()
 	h.sh("systemctl start wrenn-agent && wrenn agent status") // it answers as soon as it is started
 	running, paused := h.create(), h.create()
 	before := h.sh(processes)
@@ -100,6 +101,7 @@ func TestAgentUnderSystemd(t *testing.T) {
 	h.alive(paused)
 	h.sh("wrenn pause " + paused)
 	h.restart()
+	h.install()
 	h.afterRestart(running, paused)
 }
 

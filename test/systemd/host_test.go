@@ -31,17 +31,20 @@ type host struct {
 	tool, name, state string
 }
 
-// newHost boots one with Wrenn installed.
+// newHost boots one on which /root is as a checkout in which everything is built.
 func newHost(t *testing.T) *host {
 	t.Helper()
-	h := &host{t: t, tool: filepath.Join(root, "bin/kvmhost"), name: fmt.Sprintf("systemd-%d", os.Getpid()),
+	h := &host{t: t, tool: filepath.Join(root, "bin/kvmhost"), name: fmt.Sprintf("systemd-%d-%s", os.Getpid(), strings.ToLower(t.Name())),
 		state: filepath.Join(t.TempDir(), "state.img")}
 	t.Cleanup(func() { _ = exec.Command(h.tool, "down", h.name).Run() })
 	h.boot()
 	return h
 }
 
-// boot boots the host and installs Wrenn: nothing but its state outlives a restart.
+// images is where the templates are on a host.
+const images = "/images"
+
+// boot boots the host. Nothing but its state has outlived a restart.
 func (h *host) boot() {
 	h.t.Helper()
 	cache, err := buildcache.Dir()
@@ -51,12 +54,18 @@ func (h *host) boot() {
 	began := time.Now()
 	h.tooled("up", h.name, "--init", "systemd", "--state", h.state, "--bin", filepath.Join(root, "bin"), "--images", filepath.Join(cache, "images"))
 	h.t.Logf("booted after %.0f s", time.Since(began).Seconds())
-	files, err := exec.Command("tar", "-C", filepath.Join(root, "deploy"), "-c", "systemd").Output()
+	files, err := exec.Command("tar", "-C", root, "-c", "deploy").Output()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.with(bytes.NewReader(files), "tar -C /root -x && /root/systemd/install /opt/wrenn/bin")
-	h.sh("mkdir /etc/wrenn && echo WRENN_IMAGES=/images | tee /etc/wrenn/agent.env >/etc/wrenn/up.env")
+	h.with(bytes.NewReader(files), "tar -C /root -x && ln -s /opt/wrenn/bin /root/bin")
+}
+
+// install installs Wrenn.
+func (h *host) install() {
+	h.t.Helper()
+	h.sh("cd /root && deploy/systemd/install bin")
+	h.sh("mkdir /etc/wrenn && echo WRENN_IMAGES=" + images + " | tee /etc/wrenn/agent.env >/etc/wrenn/up.env")
 }
 
 // restart restarts the host as an operator does, and boots what comes up.
