@@ -7,6 +7,7 @@ import (
 
 	"wrenn.dev/wrenn/internal/network"
 	"wrenn.dev/wrenn/internal/network/linux/nft"
+	"wrenn.dev/wrenn/internal/publicaddr"
 )
 
 const (
@@ -18,33 +19,8 @@ const (
 	setRouted = "routed" // interfaces that forward because of us
 )
 
-// denied is every IPv4 block that is not the public internet, in order. Beside each, what it is.
-var denied = prefixes(
-	"0.0.0.0/8",        // this network
-	"10.0.0.0/8",       // private
-	"100.64.0.0/10",    // carrier-grade NAT, and Alibaba's metadata service
-	"127.0.0.0/8",      // loopback
-	"168.63.129.16/32", // Azure's metadata service, the only one at a public address
-	"169.254.0.0/16",   // link-local, and every other cloud's metadata service
-	"172.16.0.0/12",    // private
-	"192.0.0.0/24",     // protocol assignments
-	"192.0.2.0/24",     // documentation
-	"192.88.99.0/24",   // 6to4 relays: a way into IPv6
-	"192.168.0.0/16",   // private
-	"198.18.0.0/15",    // benchmarks: the other sandboxes
-	"198.51.100.0/24",  // documentation
-	"203.0.113.0/24",   // documentation
-	"224.0.0.0/4",      // multicast
-	"240.0.0.0/4",      // reserved, and broadcast
-)
-
-func prefixes(list ...string) []netip.Prefix {
-	out := make([]netip.Prefix, len(list))
-	for i, s := range list {
-		out[i] = netip.MustParsePrefix(s)
-	}
-	return out
-}
+// denied is every IPv4 block that no guest reaches: guests have no IPv6.
+var denied = publicaddr.NotPublic4
 
 // hostTable is the host's part, the same for every number of slots.
 func hostTable() nft.Table {
