@@ -20,6 +20,7 @@ import (
 // serverFlags are what every command takes that serves the REST API.
 type serverFlags struct {
 	listen, logFormat, keyFile string
+	privateWebhooks            bool
 }
 
 // defaultListen is where the REST API is, for this machine alone: it has no TLS.
@@ -28,6 +29,8 @@ const defaultListen = "127.0.0.1:8080"
 func (f *serverFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.listen, "listen", env("WRENN_LISTEN", defaultListen), "TCP address of the REST API, without TLS ($WRENN_LISTEN)")
+	fl.BoolVar(&f.privateWebhooks, "webhooks-private", os.Getenv("WRENN_WEBHOOKS_PRIVATE") == "1",
+		"let webhooks go to addresses that are not of the public internet, and without TLS: whoever may make one reaches what this machine does ($WRENN_WEBHOOKS_PRIVATE=1)")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json, on standard error")
 	fl.StringVar(&f.keyFile, "key-file", "", "write the first API key to this file, for its owner alone, instead of printing it")
 }
@@ -81,7 +84,7 @@ func (f *serverFlags) serve(ctx context.Context, out io.Writer, log *slog.Logger
 	if err != nil {
 		return errs.Field("--listen", err.Error(), "give an address that is free")
 	}
-	cfg.Log = log
+	cfg.Log, cfg.Webhooks.Private = log, f.privateWebhooks
 	s, err := server.Open(ctx, cfg)
 	if err != nil {
 		return errors.Join(err, l.Close())

@@ -6,6 +6,11 @@ const (
 	Key      = "ky-"
 	Host     = "ho-"
 	Snapshot = "sn-"
+	Webhook  = "wh-"
+	// Delivery is one message to a webhook.
+	Delivery = "wd-"
+	// Holder is who has a lease.
+	Holder = "lh-"
 	// Operation names one attempt at a change.
 	Operation = "op-"
 )

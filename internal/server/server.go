@@ -24,6 +24,7 @@ import (
 	"wrenn.dev/wrenn/internal/server/api"
 	"wrenn.dev/wrenn/internal/server/auth"
 	"wrenn.dev/wrenn/internal/server/control"
+	"wrenn.dev/wrenn/internal/server/hooks"
 	"wrenn.dev/wrenn/internal/server/store"
 )
 
@@ -33,6 +34,8 @@ type Config struct {
 	DatabaseURL string
 	// Agent is how the host's agent is reached: "unix:///run/wrenn/agent.sock".
 	Agent string
+	// Webhooks says where their messages may go.
+	Webhooks hooks.Targets
 	// Log gets a line of each request; nil is slog's default.
 	Log *slog.Logger
 }
@@ -44,6 +47,7 @@ type Server struct {
 	agent   *client.Client
 	auth    *auth.Auth
 	control *control.Control
+	hooks   *hooks.Hooks
 	handler http.Handler
 }
 
@@ -75,7 +79,8 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	}
 	s := &Server{log: c.Log, store: st, agent: client.Unix(socket), auth: auth.New(st)}
 	s.control = control.New(st, control.Host{ID: host.ID, Client: s.agent}, c.Log)
-	s.handler, err = api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Log: c.Log})
+	s.hooks = hooks.New(st, c.Webhooks, c.Log)
+	s.handler, err = api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Targets: c.Webhooks, Log: c.Log})
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -123,6 +128,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer stop()
 	var running sync.WaitGroup
 	running.Go(func() { s.control.Watch(background) })
+	running.Go(func() { s.hooks.Run(background) })
 	running.Go(func() { s.tidy(background) })
 	running.Go(func() {
 		if err := s.auth.Run(background); err != nil {

@@ -145,3 +145,18 @@ func TestWhatIsNoAgent(t *testing.T) {
 		}
 	}
 }
+
+// TestWebhooksStayPublic unless the operator says otherwise.
+func TestWebhooksStayPublic(t *testing.T) {
+	s, url, _ := serve(t, postgrestest.Database(t), agent(t))
+	key, err := s.FirstKey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"https://127.0.0.1/", "https://169.254.169.254/latest/meta-data", "http://93.184.216.34/"} {
+		resp := request(t, "POST", url+"/v1/webhooks", key, `{"url":"`+to+`"}`)
+		if resp.Body.Close(); resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: %d", to, resp.StatusCode)
+		}
+	}
+}

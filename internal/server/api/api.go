@@ -14,6 +14,7 @@ import (
 	"wrenn.dev/wrenn/internal/server/auth"
 	"wrenn.dev/wrenn/internal/server/contract"
 	"wrenn.dev/wrenn/internal/server/control"
+	"wrenn.dev/wrenn/internal/server/hooks"
 	"wrenn.dev/wrenn/internal/server/rest"
 	"wrenn.dev/wrenn/internal/server/store"
 	"wrenn.dev/wrenn/openapi"
@@ -24,6 +25,8 @@ type Config struct {
 	Store   *store.Store
 	Control *control.Control
 	Auth    *auth.Auth
+	// Targets says where webhooks' messages may go.
+	Targets hooks.Targets
 	// Log gets a line of each request; nil is slog's default.
 	Log *slog.Logger
 }

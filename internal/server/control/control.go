@@ -93,6 +93,9 @@ func NewOp() Op { return Op(id.NewOf(id.Operation)) }
 // sandbox is the id of the sandbox that an operation makes: asked again, it finds what it made.
 func (o Op) sandbox() string { return id.Prefix + string(o)[len(id.Operation):] }
 
+// Named is the id, with a prefix, of something else that an operation makes: asked again, it finds what it made.
+func (o Op) Named(prefix string) string { return prefix + string(o)[len(id.Operation):] }
+
 // Spec is what a sandbox is made of.
 type Spec struct {
 	Template, Snapshot string // one of them

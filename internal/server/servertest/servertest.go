@@ -24,6 +24,7 @@ import (
 	"wrenn.dev/wrenn/internal/server/api"
 	"wrenn.dev/wrenn/internal/server/auth"
 	"wrenn.dev/wrenn/internal/server/control"
+	"wrenn.dev/wrenn/internal/server/hooks"
 	"wrenn.dev/wrenn/internal/server/store"
 )
 
@@ -81,7 +82,9 @@ func New(t testing.TB, c Config) *World {
 	w.AsHost = control.Host{ID: host.ID, Client: agent}
 	w.Control, w.Auth = control.New(w.Store, w.AsHost, log), auth.New(w.Store)
 	running.Go(func() { w.Control.Watch(ctx) })
-	handler, err := api.New(api.Config{Store: w.Store, Control: w.Control, Auth: w.Auth, Log: log})
+	targets := hooks.Targets{Private: true} // receivers are on this machine
+	running.Go(func() { hooks.New(w.Store, targets, log).Run(ctx) })
+	handler, err := api.New(api.Config{Store: w.Store, Control: w.Control, Auth: w.Auth, Targets: targets, Log: log})
 	must(err)
 	w.HTTP = httptest.NewServer(handler)
 	w.URL = w.HTTP.URL

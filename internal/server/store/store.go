@@ -120,5 +120,5 @@ func (s *Store) Tidy(ctx context.Context, keep time.Duration) error {
 	_, err := s.q.DeleteEnded(ctx, now.Add(-keep))
 	_, err2 := s.q.DeleteOldEvents(ctx, now.Add(-keep))
 	_, err3 := s.q.DeleteOldKeys(ctx, now.Add(-keyTime))
-	return kind(errors.Join(err, err2, err3))
+	return kind(errors.Join(err, err2, err3, s.tidyDeliveries(ctx, now.Add(-keep))))
 }

@@ -48,6 +48,19 @@ type Idempotency struct {
 	CreatedAt  time.Time
 }
 
+type Lease struct {
+	Name       string
+	Holder     string
+	Term       int64
+	LeaseUntil time.Time
+}
+
+type Place struct {
+	Name    string
+	Tx      int64
+	EventID int64
+}
+
 type Sandbox struct {
 	ID         string
 	TeamID     string
@@ -85,4 +98,38 @@ type Team struct {
 	ID        string
 	Name      string
 	CreatedAt time.Time
+}
+
+type Webhook struct {
+	ID             string
+	TeamID         string
+	Url            string
+	Secret         string
+	OldSecret      *string
+	OldUntil       *time.Time
+	States         []string
+	Active         bool
+	DisabledReason *string
+	FailingSince   *time.Time
+	AfterTx        int64
+	CreatedAt      time.Time
+}
+
+type WebhookDelivery struct {
+	ID            string
+	Seq           int64
+	WebhookID     string
+	Tx            *int64
+	EventID       *int64
+	SandboxID     *string
+	Type          string
+	Body          string
+	State         string
+	Attempts      int32
+	NextAttemptAt *time.Time
+	LastAttemptAt *time.Time
+	LastStatus    *int32
+	LastError     *string
+	CreatedAt     time.Time
+	AskedAt       time.Time
 }
