@@ -4,13 +4,7 @@ package main
 import (
 	"os"
 
-	"wrenn.dev/wrenn/internal/cli"
-	"wrenn.dev/wrenn/internal/pager/process"
+	"wrenn.dev/wrenn"
 )
 
-func main() {
-	if len(os.Args) > 1 && os.Args[1] == process.Command {
-		os.Exit(process.Main(os.Args[2:]))
-	}
-	os.Exit(cli.Main(os.Args[1:]))
-}
+func main() { os.Exit(wrenn.Main(os.Args[1:])) }

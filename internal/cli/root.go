@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"wrenn.dev/wrenn/extension"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/version"
 )
@@ -19,20 +20,20 @@ type streams struct {
 	err io.Writer
 }
 
-// Main runs the command line and returns the process's exit code.
-func Main(args []string) int {
-	return execute(context.Background(), args, streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+// Main runs the command line, with what extensions add to a server, and returns the process's exit code.
+func Main(args []string, extensions ...extension.Extension) int {
+	return execute(context.Background(), args, streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, extensions...)
 }
 
-func execute(ctx context.Context, args []string, s streams) int {
-	root := newRoot(s)
+func execute(ctx context.Context, args []string, s streams, extensions ...extension.Extension) int {
+	root := newRoot(s, extensions...)
 	root.SetArgs(args)
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	return report(root.ExecuteContext(ctx), s.err)
 }
 
-func newRoot(s streams) *cobra.Command {
+func newRoot(s streams, extensions ...extension.Extension) *cobra.Command {
 	var host hostFlags
 	root := &cobra.Command{
 		Use:   "wrenn",
@@ -54,7 +55,7 @@ machine with a kernel, disk and network of its own, made in moments and removed 
 	host.register(root)
 	root.AddCommand(newRun(s, &host), newCreate(s, &host), newGet(s, &host), newExec(s, &host), newShell(s, &host), newCopy(s),
 		newPause(s, &host), newResume(s, &host), newFork(s, &host), newSnapshot(s, &host), newList(s, &host), newRemove(s, &host),
-		newLogs(s), newStats(s), newEvents(s), newHost(s, &host), newAgent(s, &host), newServer(s), newUp(s, &host))
+		newLogs(s), newStats(s), newEvents(s), newHost(s, &host), newAgent(s, &host), newServer(s, extensions), newUp(s, &host, extensions))
 	throughAgent(root, s)
 	completion(root)
 	return root

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"wrenn.dev/wrenn/extension"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/server"
 )
@@ -21,6 +22,7 @@ import (
 type serverFlags struct {
 	listen, logFormat, keyFile string
 	privateWebhooks            bool
+	extensions                 []extension.Extension
 }
 
 // defaultListen is where the REST API is, for this machine alone: it has no TLS.
@@ -35,8 +37,8 @@ func (f *serverFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.keyFile, "key-file", "", "write the first API key to this file, for its owner alone, instead of printing it")
 }
 
-func newServer(s streams) *cobra.Command {
-	var f serverFlags
+func newServer(s streams, extensions []extension.Extension) *cobra.Command {
+	f := serverFlags{extensions: extensions}
 	var cfg server.Config
 	cmd := &cobra.Command{
 		Use:   "server",
@@ -84,7 +86,7 @@ func (f *serverFlags) serve(ctx context.Context, out io.Writer, log *slog.Logger
 	if err != nil {
 		return errs.Field("--listen", err.Error(), "give an address that is free")
 	}
-	cfg.Log, cfg.Webhooks.Private = log, f.privateWebhooks
+	cfg.Log, cfg.Webhooks.Private, cfg.Extensions = log, f.privateWebhooks, f.extensions
 	s, err := server.Open(ctx, cfg)
 	if err != nil {
 		return errors.Join(err, l.Close())

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"wrenn.dev/wrenn/extension"
 	"wrenn.dev/wrenn/internal/cleanup"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/hostagent"
@@ -28,8 +29,8 @@ type upFlags struct {
 	databaseURL string
 }
 
-func newUp(s streams, host *hostFlags) *cobra.Command {
-	var f upFlags
+func newUp(s streams, host *hostFlags, extensions []extension.Extension) *cobra.Command {
+	f := upFlags{serverFlags: serverFlags{extensions: extensions}}
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Run everything on this machine: database, agent and REST API",

@@ -19,11 +19,13 @@ import (
 	"sync"
 	"time"
 
+	"wrenn.dev/wrenn/extension"
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/hostagent/client"
 	"wrenn.dev/wrenn/internal/server/api"
 	"wrenn.dev/wrenn/internal/server/auth"
 	"wrenn.dev/wrenn/internal/server/control"
+	"wrenn.dev/wrenn/internal/server/extend"
 	"wrenn.dev/wrenn/internal/server/hooks"
 	"wrenn.dev/wrenn/internal/server/store"
 )
@@ -36,6 +38,8 @@ type Config struct {
 	Agent string
 	// Webhooks says where their messages may go.
 	Webhooks hooks.Targets
+	// Extensions add to it.
+	Extensions []extension.Extension
 	// Log gets a line of each request; nil is slog's default.
 	Log *slog.Logger
 }
@@ -48,6 +52,7 @@ type Server struct {
 	auth    *auth.Auth
 	control *control.Control
 	hooks   *hooks.Hooks
+	added   *extend.Set
 	handler http.Handler
 }
 
@@ -80,7 +85,11 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	s := &Server{log: c.Log, store: st, agent: client.Unix(socket), auth: auth.New(st)}
 	s.control = control.New(st, control.Host{ID: host.ID, Client: s.agent}, c.Log)
 	s.hooks = hooks.New(st, c.Webhooks, c.Log)
-	s.handler, err = api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Targets: c.Webhooks, Log: c.Log})
+	if s.added, err = extend.Start(ctx, extend.Config{Store: st, Log: c.Log}, c.Extensions); err != nil {
+		s.Close()
+		return nil, err
+	}
+	s.handler, err = api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Targets: c.Webhooks, Extensions: s.added, Log: c.Log})
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -129,6 +138,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	var running sync.WaitGroup
 	running.Go(func() { s.control.Watch(background) })
 	running.Go(func() { s.hooks.Run(background) })
+	running.Go(func() { s.added.Run(background) })
 	running.Go(func() { s.tidy(background) })
 	running.Go(func() {
 		if err := s.auth.Run(background); err != nil {

@@ -19,7 +19,7 @@ var layers = [][]string{
 	{"internal/errs"},
 	{"internal/id", "internal/failpoint"},
 	{"internal/cleanup", "internal/version", "internal/statefile", "internal/buildcache",
-		"internal/inotify", "internal/lazyregexp", "openapi", "internal/server/rest", "internal/server/contract", "internal/proc", "internal/snapshot/blockmap", "internal/sparse",
+		"internal/inotify", "internal/lazyregexp", "openapi", "extension", "internal/server/rest", "internal/server/contract", "internal/proc", "internal/snapshot/blockmap", "internal/sparse",
 		"internal/publicaddr", "internal/webhook"},
 	{"internal/cgroup", "internal/postgres"},
 	{"internal/build", "proto"},
@@ -36,12 +36,13 @@ var layers = [][]string{
 	{"internal/assembly"},
 	{"internal/server/store"},
 	{"internal/server/lease"},
-	{"internal/server/auth", "internal/server/control", "internal/server/hooks"},
+	{"internal/server/auth", "internal/server/control", "internal/server/hooks", "internal/server/extend"},
 	{"internal/server/api"},
 	{"internal/server/servertest"},
 	{"internal/server"},
 	{"internal/cli"},
-	{"cmd", "images", "tools", "test"},
+	{"wrenn.dev/wrenn"}, // the module's own package
+	{"cmd", "examples", "images", "tools", "test"},
 }
 
 // apart are rows of one layer whose members must not know each other: each can be replaced alone.

@@ -11,9 +11,11 @@ import (
 	"log/slog"
 	"net/http"
 
+	"wrenn.dev/wrenn/extension"
 	"wrenn.dev/wrenn/internal/server/auth"
 	"wrenn.dev/wrenn/internal/server/contract"
 	"wrenn.dev/wrenn/internal/server/control"
+	"wrenn.dev/wrenn/internal/server/extend"
 	"wrenn.dev/wrenn/internal/server/hooks"
 	"wrenn.dev/wrenn/internal/server/rest"
 	"wrenn.dev/wrenn/internal/server/store"
@@ -27,6 +29,8 @@ type Config struct {
 	Auth    *auth.Auth
 	// Targets says where webhooks' messages may go.
 	Targets hooks.Targets
+	// Extensions add routes of theirs; nil adds none.
+	Extensions *extend.Set
 	// Log gets a line of each request; nil is slog's default.
 	Log *slog.Logger
 }
@@ -58,7 +62,29 @@ func New(c Config) (http.Handler, error) {
 	if routes.err != nil {
 		return nil, routes.err
 	}
+	if c.Extensions != nil {
+		if err := c.Extensions.Mount(s.mount(routes.mux)); err != nil {
+			return nil, err
+		}
+	}
 	return observed(c.Log, routes), nil
+}
+
+// mount has a mux answer what extensions add, behind what every request passes but for the document, which does not know it.
+func (s *server) mount(mux *http.ServeMux) func(pattern, scope string, h http.Handler) {
+	return func(pattern, scope string, h http.Handler) {
+		mux.Handle(pattern, s.authenticated(&contract.Operation{ID: pattern, Scope: scope}, withCaller(h)))
+	}
+}
+
+// withCaller tells an extension who calls.
+func withCaller(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if who, ok := r.Context().Value(identityKey{}).(auth.Identity); ok {
+			r = r.WithContext(extension.WithCaller(r.Context(), extension.Identity{Team: who.Team, Key: who.Key}))
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // guarded is an operation behind what every request passes before it.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"wrenn.dev/wrenn/extension"
 	"wrenn.dev/wrenn/internal/hostagent"
 	"wrenn.dev/wrenn/internal/hostagent/client"
 	"wrenn.dev/wrenn/internal/hostagent/quota"
@@ -24,6 +25,7 @@ import (
 	"wrenn.dev/wrenn/internal/server/api"
 	"wrenn.dev/wrenn/internal/server/auth"
 	"wrenn.dev/wrenn/internal/server/control"
+	"wrenn.dev/wrenn/internal/server/extend"
 	"wrenn.dev/wrenn/internal/server/hooks"
 	"wrenn.dev/wrenn/internal/server/store"
 )
@@ -32,6 +34,8 @@ import (
 type Config struct {
 	// Limits are the host's; zero ones are none.
 	Limits quota.Amount
+	// Extensions add to the server.
+	Extensions []extension.Extension
 }
 
 // World is a server on a real database, with the real agent on a host in memory behind a real socket.
@@ -84,7 +88,10 @@ func New(t testing.TB, c Config) *World {
 	running.Go(func() { w.Control.Watch(ctx) })
 	targets := hooks.Targets{Private: true} // receivers are on this machine
 	running.Go(func() { hooks.New(w.Store, targets, log).Run(ctx) })
-	handler, err := api.New(api.Config{Store: w.Store, Control: w.Control, Auth: w.Auth, Targets: targets, Log: log})
+	added, err := extend.Start(ctx, extend.Config{Store: w.Store, Log: log}, c.Extensions)
+	must(err)
+	running.Go(func() { added.Run(ctx) })
+	handler, err := api.New(api.Config{Store: w.Store, Control: w.Control, Auth: w.Auth, Targets: targets, Extensions: added, Log: log})
 	must(err)
 	w.HTTP = httptest.NewServer(handler)
 	w.URL = w.HTTP.URL

@@ -45,10 +45,17 @@ const pollTime = time.Second
 // in which they happened to each. It returns none when nothing happened for as long as quiet. A transaction that writes to the same PostgreSQL,
 // whosever it is, holds back the events after it until it ends: so none is missed.
 func (s *Store) Next(ctx context.Context, team, sandbox string, after Place, limit int, quiet time.Duration) ([]Event, error) {
+	return s.poll(ctx, quiet, func() ([]Event, error) {
+		return s.q.EventsAfter(ctx, db.EventsAfterParams{TeamID: team, Tx: after.tx, ID: after.id, SandboxID: sandbox, Page: int32(limit)})
+	})
+}
+
+// poll reads until there are events, or until it was quiet for long enough.
+func (s *Store) poll(ctx context.Context, quiet time.Duration, read func() ([]Event, error)) ([]Event, error) {
 	deadline := time.Now().Add(quiet)
 	for {
 		signal := s.changed.wait()
-		list, err := s.q.EventsAfter(ctx, db.EventsAfterParams{TeamID: team, Tx: after.tx, ID: after.id, SandboxID: sandbox, Page: int32(limit)})
+		list, err := read()
 		left := time.Until(deadline)
 		if err != nil || len(list) > 0 || left <= 0 {
 			return list, kind(err)

@@ -80,6 +80,9 @@ func migrate(ctx context.Context, pool *pgxpool.Pool) error {
 // Close gives the connections up.
 func (s *Store) Close() { s.pool.Close() }
 
+// Pool is the connections to the database, for who keeps tables of its own there.
+func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+
 // Ping says whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
 	_, err := s.q.Ping(ctx)
