@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,6 +44,18 @@ func (s shell) Attach(ctx context.Context, _ uint32, cmd guest.Command) (guest.R
 }
 
 func (shell) List(context.Context) ([]guest.Process, error) { return nil, nil }
+
+func (s shell) Input(ctx context.Context, pid uint32, data []byte, end bool) error {
+	return s.files.Input(ctx, pid, data, end)
+}
+
+func (s shell) Signal(ctx context.Context, pid uint32, sig syscall.Signal) error {
+	return s.files.Signal(ctx, pid, sig)
+}
+
+func (s shell) Resize(ctx context.Context, pid uint32, size guest.Size) error {
+	return s.files.Resize(ctx, pid, size)
+}
 
 func (s shell) Files(user string) *guest.Files { return s.files.Files(user) }
 

@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,9 @@ type Guest interface {
 	Run(ctx context.Context, cmd client.Command) (client.Result, error)
 	Attach(ctx context.Context, pid uint32, cmd client.Command) (client.Result, error)
 	List(ctx context.Context) ([]client.Process, error)
+	Input(ctx context.Context, pid uint32, data []byte, end bool) error
+	Signal(ctx context.Context, pid uint32, sig syscall.Signal) error
+	Resize(ctx context.Context, pid uint32, size client.Size) error
 	Files(user string) *client.Files
 	Close()
 }

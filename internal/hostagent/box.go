@@ -62,12 +62,12 @@ type box struct {
 	active   int       // streams and connections that are open
 	since    time.Time // when the last activity ended
 	timer    *time.Timer
-	commands map[uint32]*command
-	quiet    chan struct{} // closed when the guest takes calls again; nil while it does
+	commands map[uint32][]*command // the streams that are open for each process
+	quiet    chan struct{}         // closed when the guest takes calls again; nil while it does
 }
 
 func newBox(id string, expire func(*box)) *box {
-	return &box{id: id, line: make(chan struct{}, 1), expire: expire, commands: map[uint32]*command{}}
+	return &box{id: id, line: make(chan struct{}, 1), expire: expire, commands: map[uint32][]*command{}}
 }
 
 // enter waits in line until the operations that came before are done.

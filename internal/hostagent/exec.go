@@ -6,20 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
+	"slices"
 	"syscall"
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/guest/client"
 )
-
-// command is one that a stream is open for: how the other calls reach it.
-type command struct {
-	in      *inbox // nil for one that takes no input
-	signals chan syscall.Signal
-	resize  chan client.Size // nil for one without a terminal
-	over    chan struct{}    // closed when the stream ends
-}
 
 // ExecOptions say what of a command is given by other calls, and what becomes of it.
 type ExecOptions struct {
@@ -63,7 +55,7 @@ func (a *Agent) follow(ctx context.Context, id string, cmd client.Command, o Exe
 	defer context.AfterFunc(ctx, func() { hangUp(context.Cause(ctx)) })()
 	defer context.AfterFunc(u.live, func() { cancel(context.Cause(u.live)) })()
 	defer context.AfterFunc(a.life, func() { cancel(context.Cause(a.life)) })()
-	c := &command{signals: make(chan syscall.Signal), over: make(chan struct{})}
+	c := &command{caller: ctx, signals: make(chan syscall.Signal), over: make(chan struct{})}
 	defer close(c.over)
 	defer b.open(&cmd, c, o)()
 	if !o.KillOnHangup {
@@ -92,7 +84,7 @@ func (b *box) open(cmd *client.Command, c *command, o ExecOptions) (closed func(
 	started := cmd.Started
 	cmd.Started = func(p uint32) {
 		b.mu.Lock()
-		pid, b.commands[p] = p, c
+		pid, b.commands[p] = p, append(b.commands[p], c)
 		b.mu.Unlock()
 		if started != nil {
 			started(p)
@@ -104,7 +96,8 @@ func (b *box) open(cmd *client.Command, c *command, o ExecOptions) (closed func(
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if b.commands[pid] == c {
+		rest := slices.DeleteFunc(b.commands[pid], func(other *command) bool { return other == c })
+		if b.commands[pid] = rest; len(rest) == 0 {
 			delete(b.commands, pid)
 		}
 	}
@@ -185,118 +178,4 @@ type activeConn struct {
 func (c *activeConn) Close() error {
 	c.done()
 	return c.Conn.Close()
-}
-
-// command is the one with the pid that a stream is open for.
-func (a *Agent) command(id string, pid uint32) (*command, error) {
-	b, err := a.box(id)
-	if err != nil {
-		return nil, err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if c := b.commands[pid]; c != nil {
-		return c, nil
-	}
-	return nil, fmt.Errorf("no stream is open for command %d of sandbox %s: %w", pid, id, errs.ErrNotFound)
-}
-
-// SendInput gives a command input, and with end the end of it. It returns when the command's stream has taken it. ErrNotFound when no
-// stream is open for the command, ErrFailedPrecondition when it takes no input.
-func (a *Agent) SendInput(ctx context.Context, id string, pid uint32, data []byte, end bool) error {
-	c, err := a.command(id, pid)
-	if err != nil {
-		return err
-	}
-	if c.in == nil {
-		return fmt.Errorf("command %d of sandbox %s was started without input: %w", pid, id, errs.ErrFailedPrecondition)
-	}
-	if len(data) > 0 {
-		if err := c.in.put(ctx, data); err != nil {
-			return err
-		}
-	}
-	if end {
-		c.in.close()
-	}
-	return nil
-}
-
-// Signal sends SIGTERM to a command, or SIGKILL to it and all that it started. It fails as SendInput does.
-func (a *Agent) Signal(ctx context.Context, id string, pid uint32, sig syscall.Signal) error {
-	if sig != syscall.SIGTERM && sig != syscall.SIGKILL {
-		return errs.Field("signal", fmt.Sprintf("%d can't be sent", sig), "give 15 (SIGTERM) or 9 (SIGKILL)")
-	}
-	c, err := a.command(id, pid)
-	if err != nil {
-		return err
-	}
-	return handOver(ctx, c, c.signals, sig)
-}
-
-// Resize changes the size of a command's terminal. It fails as SendInput does.
-func (a *Agent) Resize(ctx context.Context, id string, pid uint32, size client.Size) error {
-	c, err := a.command(id, pid)
-	if err != nil {
-		return err
-	}
-	if c.resize == nil {
-		return fmt.Errorf("command %d of sandbox %s has no terminal: %w", pid, id, errs.ErrFailedPrecondition)
-	}
-	return handOver(ctx, c, c.resize, size)
-}
-
-// handOver gives a command's stream a value, as long as there is one to take it.
-func handOver[T any](ctx context.Context, c *command, to chan<- T, value T) error {
-	select {
-	case to <- value:
-		return nil
-	case <-c.over:
-		return fmt.Errorf("the command has ended: %w", errs.ErrNotFound)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// inbox is an input that is given by calls.
-type inbox struct {
-	data chan []byte
-	once sync.Once
-	end  chan struct{}
-	rest []byte // the reader's alone
-}
-
-func newInbox() *inbox { return &inbox{data: make(chan []byte), end: make(chan struct{})} }
-
-func (i *inbox) close() { i.once.Do(func() { close(i.end) }) }
-
-// put returns when a reader has taken the data.
-func (i *inbox) put(ctx context.Context, data []byte) error {
-	select {
-	case <-i.end:
-		return fmt.Errorf("the command's input has ended: %w", errs.ErrFailedPrecondition)
-	default:
-	}
-	select {
-	case i.data <- data:
-		return nil
-	case <-i.end:
-		return fmt.Errorf("the command's input has ended: %w", errs.ErrFailedPrecondition)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// Read implements io.Reader.
-func (i *inbox) Read(p []byte) (int, error) {
-	if len(i.rest) == 0 {
-		select {
-		case i.rest = <-i.data:
-		case <-i.end:
-			return 0, io.EOF
-		}
-	}
-	n := copy(p, i.rest)
-	i.rest = i.rest[n:]
-	return n, nil
 }

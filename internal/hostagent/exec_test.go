@@ -69,6 +69,7 @@ func TestInputReachesACommand(t *testing.T) {
 
 func TestSignals(t *testing.T) {
 	w := newWorld(t)
+	w.guest.steer = func(string, uint32) error { return errs.ErrFailedPrecondition } // as one without input and without a terminal
 	a := w.agent(quota.Amount{})
 	sb := w.create(a, hostagent.Spec{})
 	started, ended := make(chan uint32, 1), make(chan client.Result, 1)
@@ -93,6 +94,84 @@ func TestSignals(t *testing.T) {
 		t.Error(err)
 	}
 	if r := <-ended; r.Signal != syscall.SIGTERM {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestWithoutAStream steers a command that runs on by itself, beside one whose caller has just left.
+func TestWithoutAStream(t *testing.T) {
+	w := newWorld(t)
+	var asked []string
+	w.guest.steer = func(what string, pid uint32) error {
+		if pid != 7 {
+			return errs.ErrNotFound
+		}
+		asked = append(asked, what)
+		return nil
+	}
+	left := make(chan struct{})
+	w.guest.run = func(ctx context.Context, cmd client.Command) (client.Result, error) {
+		cmd.Started(7)
+		<-left // the stream stays open for a while
+		return client.Result{}, context.Cause(ctx)
+	}
+	a := w.agent(quota.Amount{})
+	sb := w.create(a, hostagent.Spec{})
+	ctx, leave := context.WithCancel(t.Context())
+	started, ended := make(chan uint32, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		cmd := command(started)
+		cmd.PTY = &client.Size{Cols: 1, Rows: 1}
+		_, _ = a.Exec(ctx, sb.ID, cmd, hostagent.ExecOptions{Stdin: true})
+	}()
+	pid := <-started
+	leave()
+	for _, err := range []error{a.SendInput(t.Context(), sb.ID, pid, []byte("x"), true), a.Signal(t.Context(), sb.ID, pid, syscall.SIGKILL),
+		a.Resize(t.Context(), sb.ID, pid, client.Size{Cols: 80, Rows: 24})} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	close(left)
+	<-ended
+	if got := strings.Join(asked, ", "); got != "input x true, signal killed, size 80 24" {
+		t.Errorf("the guest was asked for %s", got)
+	}
+	if err := a.Signal(t.Context(), sb.ID, 8, syscall.SIGKILL); !errors.Is(err, errs.ErrNotFound) {
+		t.Error(err)
+	}
+	if _, _, err := a.Pause(t.Context(), sb.ID, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Signal(t.Context(), sb.ID, pid, syscall.SIGKILL); !errors.Is(err, errs.ErrFailedPrecondition) {
+		t.Error(err)
+	}
+}
+
+// TestTwoStreams: one that joins a command and leaves it does not take it from who had it before.
+func TestTwoStreams(t *testing.T) {
+	w := newWorld(t)
+	a := w.agent(quota.Amount{})
+	sb := w.create(a, hostagent.Spec{})
+	open := func(ctx context.Context) <-chan client.Result {
+		started, ended := make(chan uint32, 1), make(chan client.Result, 1)
+		go func() {
+			r, _ := a.Attach(ctx, sb.ID, 7, command(started), hostagent.ExecOptions{})
+			ended <- r
+		}()
+		<-started
+		return ended
+	}
+	first := open(t.Context())
+	ctx, leave := context.WithCancel(t.Context())
+	second := open(ctx)
+	leave()
+	<-second
+	if err := a.Signal(t.Context(), sb.ID, 7, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-first; r.Signal != syscall.SIGTERM {
 		t.Errorf("%+v", r)
 	}
 }

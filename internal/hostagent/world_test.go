@@ -2,13 +2,16 @@ package hostagent_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/guest/client"
 	"wrenn.dev/wrenn/internal/hostagent"
 	"wrenn.dev/wrenn/internal/hostagent/quota"
@@ -21,6 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeGuest runs commands as the test says.
 type fakeGuest struct {
 	run   func(ctx context.Context, cmd client.Command) (client.Result, error)
+	steer func(what string, pid uint32) error // what is asked without a stream; nil knows no process
 	files *client.Client
 }
 
@@ -34,6 +38,25 @@ func (g fakeGuest) Attach(ctx context.Context, _ uint32, cmd client.Command) (cl
 
 func (fakeGuest) List(context.Context) ([]client.Process, error) {
 	return []client.Process{{PID: 7, Cmd: "sleep"}}, nil
+}
+
+func (g fakeGuest) direct(what string, pid uint32) error {
+	if g.steer == nil {
+		return errs.ErrNotFound
+	}
+	return g.steer(what, pid)
+}
+
+func (g fakeGuest) Input(_ context.Context, pid uint32, data []byte, end bool) error {
+	return g.direct(fmt.Sprintf("input %s %v", data, end), pid)
+}
+
+func (g fakeGuest) Signal(_ context.Context, pid uint32, sig syscall.Signal) error {
+	return g.direct("signal "+sig.String(), pid)
+}
+
+func (g fakeGuest) Resize(_ context.Context, pid uint32, size client.Size) error {
+	return g.direct(fmt.Sprintf("size %d %d", size.Cols, size.Rows), pid)
 }
 
 func (g fakeGuest) Files(user string) *client.Files { return g.files.Files(user) }

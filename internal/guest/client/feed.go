@@ -3,12 +3,8 @@ package client
 import (
 	"context"
 	"errors"
-	"syscall"
-
-	"connectrpc.com/connect"
 
 	"wrenn.dev/wrenn/internal/errs"
-	processpb "wrenn.dev/wrenn/proto/envd/process"
 )
 
 // feedBytes is how much of the input is sent at once.
@@ -16,10 +12,6 @@ const feedBytes = 32 << 10
 
 // endOfTerminal is what a terminal takes for the end of its input: Ctrl-D.
 var endOfTerminal = []byte{4}
-
-func (r *run) selector() *processpb.ProcessSelector {
-	return &processpb.ProcessSelector{Selector: &processpb.ProcessSelector_Pid{Pid: r.pid}}
-}
 
 // feed gives the command its input until one of the two ends. Input that could not be given, although the command wants some, ends
 // the run: nothing is lost silently.
@@ -54,12 +46,7 @@ func (r *run) unfed(err error) {
 }
 
 func (r *run) send(ctx context.Context, data []byte) error {
-	in := &processpb.ProcessInput{Input: &processpb.ProcessInput_Stdin{Stdin: data}}
-	if r.cmd.PTY != nil {
-		in = &processpb.ProcessInput{Input: &processpb.ProcessInput_Pty{Pty: data}}
-	}
-	_, err := r.client.rpc.SendInput(ctx, connect.NewRequest(&processpb.SendInputRequest{Process: r.selector(), Input: in}))
-	return broken(err)
+	return r.client.send(ctx, r.pid, data, r.cmd.PTY != nil)
 }
 
 // sendEnd tells the command that there is no more input.
@@ -67,8 +54,7 @@ func (r *run) sendEnd(ctx context.Context) error {
 	if r.cmd.PTY != nil {
 		return r.send(ctx, endOfTerminal)
 	}
-	_, err := r.client.rpc.CloseStdin(ctx, connect.NewRequest(&processpb.CloseStdinRequest{Process: r.selector()}))
-	return broken(err)
+	return r.client.closeInput(ctx, r.pid)
 }
 
 // steer passes on sizes and signals. One that can't be passed on, because the command just ended, is not missed.
@@ -83,21 +69,13 @@ func (r *run) steer(ctx context.Context) {
 				resize = nil
 				continue
 			}
-			_, err := r.client.rpc.Update(ctx, connect.NewRequest(
-				&processpb.UpdateRequest{Process: r.selector(), Pty: size.message()}))
-			r.unfed(broken(err))
+			r.unfed(r.client.Resize(ctx, r.pid, size))
 		case sig, ok := <-signals:
 			if !ok {
 				signals = nil
 				continue
 			}
-			r.unfed(r.signal(ctx, sig))
+			r.unfed(r.client.Signal(ctx, r.pid, sig))
 		}
 	}
-}
-
-func (r *run) signal(ctx context.Context, sig syscall.Signal) error {
-	_, err := r.client.rpc.SendSignal(ctx, connect.NewRequest(
-		&processpb.SendSignalRequest{Process: r.selector(), Signal: processpb.Signal(sig)}))
-	return broken(err)
 }

@@ -182,7 +182,7 @@ func (r *run) kill() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lateness)
 	defer cancel()
-	_ = r.signal(ctx, syscall.SIGKILL) // if it fails, so will the stream
+	_ = r.client.Signal(ctx, r.pid, syscall.SIGKILL) // if it fails, so will the stream
 }
 
 func (r *run) timedOut() error {

@@ -533,7 +533,7 @@ type ProcessesServiceClient interface {
 	Attach(context.Context, *connect.Request[v1.AttachRequest]) (*connect.ServerStreamForClient[v1.AttachResponse], error)
 	// ListProcesses gives the commands that run.
 	ListProcesses(context.Context, *connect.Request[v1.ListProcessesRequest]) (*connect.Response[v1.ListProcessesResponse], error)
-	// SendInput gives a command input, and the end of it. The command must be one that a stream is open for.
+	// SendInput gives a command input, and the end of it, whether a stream is open for it or not. It returns when all of it was taken.
 	SendInput(context.Context, *connect.Request[v1.SendInputRequest]) (*connect.Response[v1.SendInputResponse], error)
 	// Signal sends SIGTERM to a command, or SIGKILL to it and all that it started.
 	Signal(context.Context, *connect.Request[v1.SignalRequest]) (*connect.Response[v1.SignalResponse], error)
@@ -641,7 +641,7 @@ type ProcessesServiceHandler interface {
 	Attach(context.Context, *connect.Request[v1.AttachRequest], *connect.ServerStream[v1.AttachResponse]) error
 	// ListProcesses gives the commands that run.
 	ListProcesses(context.Context, *connect.Request[v1.ListProcessesRequest]) (*connect.Response[v1.ListProcessesResponse], error)
-	// SendInput gives a command input, and the end of it. The command must be one that a stream is open for.
+	// SendInput gives a command input, and the end of it, whether a stream is open for it or not. It returns when all of it was taken.
 	SendInput(context.Context, *connect.Request[v1.SendInputRequest]) (*connect.Response[v1.SendInputResponse], error)
 	// Signal sends SIGTERM to a command, or SIGKILL to it and all that it started.
 	Signal(context.Context, *connect.Request[v1.SignalRequest]) (*connect.Response[v1.SignalResponse], error)
