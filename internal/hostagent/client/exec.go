@@ -15,7 +15,7 @@ import (
 
 // Streams are where a command's input comes from and its output goes.
 type Streams struct {
-	Stdin          io.Reader // nil is none; the request's stdin is set to fit
+	Stdin          io.Reader // nil is none; the request's stdin is set to fit, unless it is set already: then other calls give the input
 	Stdout, Stderr io.Writer // nil throws it away
 	Signals        <-chan syscall.Signal
 	Resize         <-chan *pb.TerminalSize
@@ -36,14 +36,36 @@ const inputBytes = 32 << 10
 func (c *Client) Exec(ctx context.Context, req *pb.ExecRequest, s Streams) (Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	req.Stdin = s.Stdin != nil
+	req.Stdin = req.GetStdin() || s.Stdin != nil
 	stream, err := c.Processes.Exec(ctx, connect.NewRequest(req))
 	if err != nil {
 		return Result{}, err
 	}
 	defer stream.Close()
+	return c.follow(ctx, cancel, req.GetId(), stream, func() *pb.ProcessEvent { return stream.Msg().GetEvent() }, s)
+}
+
+// Attach joins a command that runs, and returns when it has ended and its output from then on is written. When ctx ends before, the command
+// goes on.
+func (c *Client) Attach(ctx context.Context, req *pb.AttachRequest, s Streams) (Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	req.Stdin = s.Stdin != nil
+	stream, err := c.Processes.Attach(ctx, connect.NewRequest(req))
+	if err != nil {
+		return Result{}, err
+	}
+	defer stream.Close()
+	return c.follow(ctx, cancel, req.GetId(), stream, func() *pb.ProcessEvent { return stream.Msg().GetEvent() }, s)
+}
+
+// follow reads a command's events to its end.
+func (c *Client) follow(ctx context.Context, cancel context.CancelCauseFunc, id string, stream interface {
+	Receive() bool
+	Err() error
+}, event func() *pb.ProcessEvent, s Streams) (Result, error) {
 	for stream.Receive() {
-		end, err := c.event(ctx, cancel, req.GetId(), stream.Msg().GetEvent(), s)
+		end, err := c.event(ctx, cancel, id, event(), s)
 		if err != nil {
 			return Result{}, err
 		}

@@ -23,7 +23,11 @@ func (s *server) authenticated(op *contract.Operation, next http.Handler) http.H
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who, err := s.Auth.Check(r.Context(), remote(r), bearer(r))
+		secret := bearer(r)
+		if secret == "" && op.Upgrades {
+			secret = offered(r)
+		}
+		who, err := s.Auth.Check(r.Context(), remote(r), secret)
 		if err == nil {
 			err = who.May(op.Scope)
 		}
@@ -42,6 +46,22 @@ func bearer(r *http.Request) string {
 		return ""
 	}
 	return strings.TrimSpace(secret)
+}
+
+// keyProtocol begins the subprotocol that a WebSocket's key is offered as.
+const keyProtocol = "key."
+
+// offered is the key that a request for a WebSocket offers as a subprotocol, or nothing: a browser can set no other header of it. It is never in the
+// URL, which proxies and browsers keep.
+func offered(r *http.Request) string {
+	for _, value := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for offer := range strings.SplitSeq(value, ",") {
+			if secret, ok := strings.CutPrefix(strings.TrimSpace(offer), keyProtocol); ok {
+				return secret
+			}
+		}
+	}
+	return ""
 }
 
 // remote is where a request comes from. Headers that say otherwise are not believed: anybody can send them.

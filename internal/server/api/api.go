@@ -2,16 +2,16 @@
 //
 //	handler, err := api.New(api.Config{Store: s, Control: c, Auth: a, Log: log})
 //
-// A request passes, in this order: a request id and a line in the log; a bound on its body; the router; the API key and its scope; the document, which
-// refuses what it does not describe; the idempotency key; the operation. Whatever goes wrong on the way leaves through writeError.
+// A request passes, in this order: a request id and a line in the log; the router; the API key and its scope; the document, which
+// refuses what it does not describe and bounds the body, unless that is bytes; the idempotency key; the operation. Whatever goes wrong on the way leaves through writeError.
 package api
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
 
-	"wrenn.dev/wrenn/extension"
 	"wrenn.dev/wrenn/internal/server/auth"
 	"wrenn.dev/wrenn/internal/server/contract"
 	"wrenn.dev/wrenn/internal/server/control"
@@ -38,6 +38,7 @@ type Config struct {
 // server implements rest.StrictServerInterface.
 type server struct {
 	Config
+	doc *contract.Document
 }
 
 var _ rest.StrictServerInterface = (*server)(nil)
@@ -51,10 +52,10 @@ func New(c Config) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the API's document: %w", err)
 	}
-	s := &server{c}
-	strict := rest.NewStrictHandlerWithOptions(s, nil, rest.StrictHTTPServerOptions{
+	s := &server{c, doc}
+	strict := rest.NewStrictHandlerWithOptions(s, []rest.StrictMiddlewareFunc{withRequest}, rest.StrictHTTPServerOptions{
 		RequestErrorHandlerFunc:  func(w http.ResponseWriter, r *http.Request, err error) { writeError(w, r, badRequest(err)) },
-		ResponseErrorHandlerFunc: writeError,
+		ResponseErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) { writeError(w, r, fromGuest(err)) },
 	})
 	routes := &router{mux: http.NewServeMux(), wrap: s.guarded, ops: doc.Operations}
 	rest.HandlerWithOptions(strict, rest.StdHTTPServerOptions{BaseRouter: routes,
@@ -70,21 +71,26 @@ func New(c Config) (http.Handler, error) {
 	return observed(c.Log, routes), nil
 }
 
-// mount has a mux answer what extensions add, behind what every request passes but for the document, which does not know it.
-func (s *server) mount(mux *http.ServeMux) func(pattern, scope string, h http.Handler) {
-	return func(pattern, scope string, h http.Handler) {
-		mux.Handle(pattern, s.authenticated(&contract.Operation{ID: pattern, Scope: scope}, withCaller(h)))
+type requestKey struct{}
+
+// withRequest has an operation find its request in its context, for what the generated code passes over.
+func withRequest(next rest.StrictHandlerFunc, _ string) rest.StrictHandlerFunc {
+	return func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error) {
+		return next(context.WithValue(ctx, requestKey{}, r), w, r, request)
 	}
 }
 
-// withCaller tells an extension who calls.
-func withCaller(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if who, ok := r.Context().Value(identityKey{}).(auth.Identity); ok {
-			r = r.WithContext(extension.WithCaller(r.Context(), extension.Identity{Team: who.Team, Key: who.Key}))
-		}
-		next.ServeHTTP(w, r)
-	})
+// requestOf is the request that an operation is asked by.
+func requestOf(ctx context.Context) *http.Request { return ctx.Value(requestKey{}).(*http.Request) }
+
+// headOnly answers HEAD of what else would go on: with the headers alone.
+func headOnly(ctx context.Context, w http.ResponseWriter, contentType string) bool {
+	if requestOf(ctx).Method != http.MethodHead {
+		return false
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(http.StatusOK)
+	return true
 }
 
 // guarded is an operation behind what every request passes before it.

@@ -448,7 +448,7 @@ func TestHeaders(t *testing.T) {
 			t.Errorf("%s %s: %v", c.method, c.path, h)
 		}
 	}
-	if allow := w.do(call{method: http.MethodPut, path: "/v1/sandboxes"}).header.Get("Allow"); allow != "GET, POST" {
+	if allow := w.do(call{method: http.MethodPut, path: "/v1/sandboxes"}).header.Get("Allow"); allow != "GET, HEAD, POST" {
 		t.Errorf("Allow: %q", allow)
 	}
 }

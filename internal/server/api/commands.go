@@ -101,31 +101,40 @@ func (s *server) StreamCommand(ctx context.Context, r rest.StreamCommandRequestO
 	if err != nil {
 		return nil, err
 	}
-	return stream{ctx, s.Control, req, in}, nil
+	return stream{ctx, func(out client.Streams) (client.Result, error) {
+		out.Stdin = in
+		return s.Control.Exec(ctx, team(ctx), req, out)
+	}}, nil
 }
 
 // stream is a command whose output is the answer. It begins when there is something to answer: what fails before is an error like any other.
 type stream struct {
-	ctx     context.Context
-	control *control.Control
-	req     *pb.ExecRequest
-	in      io.Reader
+	ctx context.Context
+	run func(client.Streams) (client.Result, error)
 }
 
 // VisitStreamCommandResponse implements rest.StreamCommandResponseObject.
 func (s stream) VisitStreamCommandResponse(w http.ResponseWriter) error {
+	if headOnly(s.ctx, w, "application/x-ndjson") {
+		return nil
+	}
 	l := &lines{w: w}
-	end, err := s.control.Exec(s.ctx, team(s.ctx), s.req, client.Streams{Stdin: s.in, Stdout: l.output(rest.Stdout), Stderr: l.output(rest.Stderr),
+	end, err := s.run(client.Streams{Stdout: l.output(rest.Stdout), Stderr: l.output(rest.Stderr),
 		Started: func(pid uint32) { _ = l.send(rest.CommandEvent{Type: rest.Started, Pid: given(int64(pid))}) }}) // the next one fails, too
 	if err != nil {
 		if !l.begun {
 			return err
 		}
-		_, e := toError(requestID(s.ctx), err)
+		_, e := toError(requestID(s.ctx), fromGuest(err))
 		return l.send(rest.CommandEvent{Type: rest.Broken, Error: &e})
 	}
 	code := int32(end.ExitCode)
 	return l.send(rest.CommandEvent{Type: rest.Ended, ExitCode: &code, Signal: given(int32(end.Signal)), Status: &end.Status})
+}
+
+// VisitFollowProcessResponse implements rest.FollowProcessResponseObject.
+func (s stream) VisitFollowProcessResponse(w http.ResponseWriter) error {
+	return s.VisitStreamCommandResponse(w)
 }
 
 // lines are an answer of one JSON object a line.

@@ -22,19 +22,26 @@ func (s *server) GetDocument(context.Context, rest.GetDocumentRequestObject) (re
 	return doc, json.Unmarshal(openapi.JSON, &doc)
 }
 
+// maxBody bounds a body of JSON, in bytes: a command with all its arguments is the longest.
+const maxBody = 2 << 20
+
 // bodyTime is how long a caller may take to send a body.
 const bodyTime = time.Minute
 
-// checked refuses a request that the document does not describe.
+// checked refuses a request that the document does not describe. A body that is bytes is the operation's to read; any other is read here.
 func (s *server) checked(op *contract.Operation, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := op.CheckParams(r)
-		var body []byte
-		if err == nil {
-			body, err = readBody(w, r)
-		}
-		if err == nil {
-			err = op.CheckBody(body)
+		switch {
+		case err != nil:
+		case op.Raw:
+			r.Body, err = streamed(w, r)
+		default:
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			var body []byte
+			if body, err = readBody(w, r); err == nil {
+				err = op.CheckBody(body)
+			}
 		}
 		if err != nil {
 			writeError(w, r, err)

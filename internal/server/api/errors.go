@@ -32,16 +32,27 @@ func badRequest(err error) error {
 	return errs.Field("request", err.Error(), "GET /v1/openapi.json tells what it takes")
 }
 
+// fromGuest is an error of an operation. The caller's key was good: whom the guest does not know is the user that it was to be done as.
+func fromGuest(err error) error {
+	if errors.Is(err, errs.ErrUnauthenticated) {
+		return errs.Field("user", err.Error(), "give a user that the guest has")
+	}
+	return err
+}
+
 // toError is an error in the API's one shape, with its status.
 func toError(requestID string, err error) (int, rest.Error) {
 	status, code := httpcode.Of(err)
 	e := rest.Error{Code: rest.ErrorCode(code), Message: strings.ToValidUTF8(err.Error(), "\uFFFD"), RequestID: requestID}
 	var field *errs.FieldError
 	var method *methodError
+	var beyond *rangeError
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &method):
 		status, e.Code = http.StatusMethodNotAllowed, rest.MethodNotAllowed
+	case errors.As(err, &beyond):
+		status, e.Field, e.Fix = http.StatusRequestedRangeNotSatisfiable, given("Range"), given(fmt.Sprintf("begin below %d", beyond.size))
 	case errors.As(err, &tooLarge):
 		status, e.Code = http.StatusRequestEntityTooLarge, rest.TooLarge
 		e.Message = fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit)
@@ -66,12 +77,16 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	status, e := toError(requestID(r.Context()), err)
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	var beyond *rangeError
+	if errors.As(err, &beyond) {
+		h.Set("Content-Range", fmt.Sprintf("bytes */%d", beyond.size))
+	}
 	body, err := json.Marshal(e)
 	if err != nil {
 		panic(err) // strings alone
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
 	switch status {
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", "Bearer")

@@ -43,6 +43,9 @@ type events struct {
 
 // VisitStreamEventsResponse implements rest.StreamEventsResponseObject.
 func (e events) VisitStreamEventsResponse(w http.ResponseWriter) error {
+	if headOnly(e.ctx, w, "text/event-stream") {
+		return nil
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
 	flush := http.NewResponseController(w).Flush

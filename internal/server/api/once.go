@@ -51,7 +51,9 @@ func (s *server) once(op *contract.Operation, next http.Handler) http.Handler {
 			w.Header().Set("Idempotent-Replayed", "true")
 		}
 		if answer != nil {
-			w.Header().Set("Content-Type", "application/json")
+			if len(answer.Body) > 0 {
+				w.Header().Set("Content-Type", "application/json")
+			}
 			w.WriteHeader(answer.Status)
 			_, _ = w.Write(answer.Body)
 		}

@@ -14,9 +14,6 @@ import (
 	"wrenn.dev/wrenn/internal/server/contract"
 )
 
-// maxBody bounds a request's body, in bytes: a command with all its arguments is the longest.
-const maxBody = 2 << 20
-
 // router is the generated code's ServeMux: it puts what wrap does before every operation.
 type router struct {
 	mux  *http.ServeMux
@@ -42,7 +39,7 @@ func (m *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete} {
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		other := r.Clone(r.Context())
 		other.Method = method
 		if _, pattern := m.mux.Handler(other); pattern != "" {
@@ -91,22 +88,19 @@ func requestID(ctx context.Context) string {
 	return s
 }
 
-// observed gives a request its id, bounds its body and writes its line in the log. The id is always ours: a caller's could be anything.
+// observed gives a request its id and writes its line in the log. The id is always ours: a caller's could be anything.
 func observed(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began, name := time.Now(), id.NewOf("rq-")
 		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, name))
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		s := &seen{ResponseWriter: w}
 		h := s.Header()
 		h.Set("X-Request-Id", name)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
 		defer func() {
-			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler {
-					panic(p)
-				}
+			p := recover()
+			if p != nil && p != http.ErrAbortHandler {
 				log.Error("panic", "request", name, "panic", p, "stack", string(debug.Stack()))
 				writeError(s, r, fmt.Errorf("the server failed at this request"))
 			}
@@ -120,6 +114,9 @@ func observed(log *slog.Logger, next http.Handler) http.Handler {
 				attrs = append(attrs, slog.String("error", s.err.Error()))
 			}
 			log.LogAttrs(r.Context(), level, "request", attrs...)
+			if p == http.ErrAbortHandler {
+				panic(p) // its way to cut an answer off
+			}
 		}()
 		next.ServeHTTP(s, r)
 	})

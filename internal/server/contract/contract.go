@@ -14,6 +14,7 @@ package contract
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -35,6 +36,7 @@ const seeDocument = "see GET /v1/openapi.json"
 type Document struct {
 	// Operations by method and path, as http.ServeMux's patterns are.
 	Operations map[string]*Operation
+	schemas    map[string]*schema
 }
 
 // Operation is what the document says of one.
@@ -43,9 +45,13 @@ type Operation struct {
 	// Scope is what a key must be good for; empty needs no key.
 	Scope string
 	// Keyed says that it takes an idempotency key.
-	Keyed  bool
-	params []*param
-	body   *schema // nil takes none
+	Keyed bool
+	// Raw says that its body is bytes as they come, any number of them.
+	Raw bool
+	// Upgrades says that the connection becomes another than HTTP's.
+	Upgrades bool
+	params   []*param
+	body     *schema // nil takes none, or is Raw
 }
 
 // param is a parameter of a request.
@@ -53,6 +59,7 @@ type param struct {
 	Ref         string  `json:"$ref"`
 	Name        string  `json:"name"`
 	In          string  `json:"in"`
+	Required    bool    `json:"required"`
 	Description string  `json:"description"`
 	Schema      *schema `json:"schema"`
 }
@@ -76,6 +83,7 @@ type operationSource struct {
 			Schema *schema `json:"schema"`
 		} `json:"content"`
 	} `json:"requestBody"`
+	Responses map[string]json.RawMessage `json:"responses"`
 }
 
 // Load reads a document. Each operation has an x-scope, or says with an empty security that it needs no key.
@@ -84,7 +92,12 @@ func Load(doc []byte) (*Document, error) {
 	if err := json.Unmarshal(doc, &src); err != nil {
 		return nil, err
 	}
-	d := &Document{Operations: map[string]*Operation{}}
+	d := &Document{Operations: map[string]*Operation{}, schemas: src.Components.Schemas}
+	for name, s := range d.schemas {
+		if err := s.link(d.schemas); err != nil {
+			return nil, fmt.Errorf("schema %s: %w", name, err)
+		}
+	}
 	for path, item := range src.Paths {
 		var shared []*param
 		if raw := item["parameters"]; raw != nil {
@@ -128,9 +141,13 @@ func (src *source) operation(raw json.RawMessage, shared []*param) (*Operation, 
 		op.params = append(op.params, p)
 		op.Keyed = op.Keyed || p.In == "header" && p.Name == KeyHeader
 	}
+	_, op.Upgrades = from.Responses["101"]
 	if from.RequestBody != nil {
+		if _, op.Raw = from.RequestBody.Content["application/octet-stream"]; op.Raw {
+			return op, nil
+		}
 		if op.body = from.RequestBody.Content["application/json"].Schema; op.body == nil {
-			return nil, fmt.Errorf("its body is no JSON")
+			return nil, fmt.Errorf("its body is neither JSON nor bytes")
 		}
 		if err := op.body.link(src.Components.Schemas); err != nil {
 			return nil, fmt.Errorf("body: %w", err)
@@ -162,6 +179,9 @@ func (o *Operation) CheckParams(r *http.Request) error {
 			values = r.Header.Values(p.Name)
 		}
 		if len(values) == 0 {
+			if p.Required {
+				return errs.Field(p.Name, "it is missing", cmp.Or(p.Description, seeDocument))
+			}
 			continue
 		}
 		if err := p.check(values); err != nil {
@@ -194,9 +214,14 @@ func (p *param) check(values []string) error {
 
 // parsed is a parameter's text as JSON would have it.
 func parsed(s *schema, text string) any {
-	if s.Type == "integer" {
+	switch s.Type {
+	case "integer":
 		if _, err := strconv.ParseInt(text, 10, 64); err == nil {
 			return json.Number(text)
+		}
+	case "boolean":
+		if text == "true" || text == "false" {
+			return text == "true"
 		}
 	}
 	return text
@@ -210,14 +235,28 @@ func (o *Operation) CheckBody(body []byte) error {
 		}
 		return nil
 	}
-	if !json.Valid(body) {
-		return errs.Field("body", "it is not one JSON value", seeDocument)
+	return o.body.checkJSON("body", body)
+}
+
+// Check refuses what is not one JSON value as the document's schema with the name says. It is for what comes in other ways than a request.
+func (d *Document) Check(schema string, raw []byte) error {
+	s := d.schemas[schema]
+	if s == nil {
+		return fmt.Errorf("the document has no schema %s", schema)
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
+	return s.checkJSON(schema, raw)
+}
+
+// checkJSON refuses what is not one JSON value that the schema allows. What names the whole of it.
+func (s *schema) checkJSON(what string, raw []byte) error {
+	if !json.Valid(raw) {
+		return errs.Field(what, "it is not one JSON value", seeDocument)
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
 	var v any
 	if err := dec.Decode(&v); err != nil {
-		return errs.Field("body", err.Error(), seeDocument)
+		return errs.Field(what, err.Error(), seeDocument)
 	}
-	return o.body.check("", "", v)
+	return s.check("", "", v)
 }

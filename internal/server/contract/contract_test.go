@@ -144,6 +144,10 @@ func TestParameters(t *testing.T) {
 		{"POST /v1/sandboxes", "/v1/sandboxes", http.Header{KeyHeader: {"k"}}, ""},
 		{"POST /v1/sandboxes", "/v1/sandboxes", http.Header{KeyHeader: {strings.Repeat("k", 256)}}, KeyHeader},
 		{"POST /v1/sandboxes", "/v1/sandboxes", http.Header{KeyHeader: {""}}, KeyHeader},
+		{"GET /v1/sandboxes/{id}/files/watch", "/v1/sandboxes/cl-0123456789abcdefghij/files/watch?path=a&recursive=true", nil, ""},
+		{"GET /v1/sandboxes/{id}/files/watch", "/v1/sandboxes/cl-0123456789abcdefghij/files/watch?path=a&recursive=1", nil, "recursive"},
+		{"GET /v1/sandboxes/{id}/files/watch", "/v1/sandboxes/cl-0123456789abcdefghij/files/watch", nil, "path"},
+		{"GET /v1/sandboxes/{id}/files/watch", "/v1/sandboxes/cl-0123456789abcdefghij/files/watch?path=", nil, "path"},
 		{"GET /v1/sandboxes/{id}", "/v1/sandboxes/cl-0123456789abcdefghij", nil, ""},
 		{"GET /v1/sandboxes/{id}", "/v1/sandboxes/cl-0123456789abcdefghi", nil, "id"},
 		{"GET /v1/sandboxes/{id}", "/v1/sandboxes/cl-0123456789abcdefghij%0A", nil, "id"},
@@ -159,6 +163,40 @@ func TestParameters(t *testing.T) {
 		if errors.As(err, &field) != (c.field != "") || field != nil && field.Field != c.field {
 			t.Errorf("%s %v: got %v, want field %q", c.target, c.header, err, c.field)
 		}
+	}
+}
+
+// TestBodiesThatAreBytes are nobody's to check, and a WebSocket is one where the document says so.
+func TestBodiesThatAreBytes(t *testing.T) {
+	raw, upgrades := []string{}, []string{}
+	for _, op := range load(t).Operations {
+		if op.Raw {
+			raw = append(raw, op.ID)
+		}
+		if op.Upgrades {
+			upgrades = append(upgrades, op.ID)
+		}
+	}
+	if !slices.Equal(raw, []string{"writeFile"}) || !slices.Equal(upgrades, []string{"openTerminal"}) {
+		t.Errorf("%v and %v", raw, upgrades)
+	}
+}
+
+// TestMessages are checked by the name of their schema.
+func TestMessages(t *testing.T) {
+	doc := load(t)
+	if err := doc.Check("TerminalControl", []byte(`{"type":"resize","cols":1,"rows":65535}`)); err != nil {
+		t.Error(err)
+	}
+	var field *errs.FieldError
+	if err := doc.Check("TerminalControl", []byte(`{"type":"resize","cols":0,"rows":1}`)); !errors.As(err, &field) || field.Field != "cols" {
+		t.Error(err)
+	}
+	if err := doc.Check("TerminalControl", []byte(`{`)); !errors.As(err, &field) || field.Field != "TerminalControl" {
+		t.Error(err)
+	}
+	if err := doc.Check("None", []byte(`{}`)); err == nil || errors.Is(err, errs.ErrInvalid) {
+		t.Error(err)
 	}
 }
 

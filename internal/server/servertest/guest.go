@@ -6,18 +6,49 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
+	"wrenn.dev/wrenn/internal/errs"
 	guest "wrenn.dev/wrenn/internal/guest/client"
 )
 
-// shell is a guest with a few commands.
-type shell struct{}
+// programs are those of this machine that a guest runs.
+var programs = []string{"bash", "cat", "echo", "env", "false", "id", "printf", "pwd", "seq", "sh", "sleep", "stty", "true"}
 
+// shell is a guest: a real envd's, which runs some programs of this machine, and a few commands that behave as no program does.
+type shell struct{ *guest.Client }
+
+// Run runs a program. Without arguments and a terminal, "cat" writes its input to both outputs and exits with 3, "flood" writes more than is kept,
+// "break" fails in the midst, "none" before its start, and "sleep" ends at its timeout.
 func (g shell) Run(ctx context.Context, cmd guest.Command) (guest.Result, error) {
-	if cmd.Cmd == "none" {
-		return guest.Result{}, errors.New("no such command")
+	if cmd.PTY == nil && len(cmd.Args) == 0 {
+		switch cmd.Cmd {
+		case "none":
+			return guest.Result{}, errors.New("no such command")
+		case "cat", "flood", "break":
+			cmd.Started(7)
+			return play(cmd)
+		case "sleep":
+			cmd.Started(7)
+			return wait(ctx, cmd)
+		}
 	}
-	cmd.Started(7)
+	if !slices.Contains(programs, cmd.Cmd) {
+		return guest.Result{}, fmt.Errorf("there is no program %.100q: %w", cmd.Cmd, errs.ErrInvalid)
+	}
+	return g.Client.Run(ctx, cmd)
+}
+
+// wait ends at the command's timeout or when it is left.
+func wait(ctx context.Context, cmd guest.Command) (guest.Result, error) {
+	if cmd.Timeout > 0 { // as the real client: the guest ends it
+		return guest.Result{}, fmt.Errorf("it ran for %v: %w", cmd.Timeout, context.DeadlineExceeded)
+	}
+	<-ctx.Done()
+	return guest.Result{}, context.Cause(ctx)
+}
+
+func play(cmd guest.Command) (guest.Result, error) {
 	switch cmd.Cmd {
 	case "cat":
 		if cmd.Stdin != nil {
@@ -33,23 +64,7 @@ func (g shell) Run(ctx context.Context, cmd guest.Command) (guest.Result, error)
 			}
 		}
 		return guest.Result{Status: "exit status 0"}, nil
-	case "break":
-		_, err := cmd.Stdout.Write([]byte("so far"))
-		return guest.Result{}, errors.Join(err, errors.New("the guest is confused"))
 	}
-	if cmd.Timeout > 0 { // as the real client: the guest ends it
-		return guest.Result{}, fmt.Errorf("it ran for %v: %w", cmd.Timeout, context.DeadlineExceeded)
-	}
-	<-ctx.Done()
-	return guest.Result{}, context.Cause(ctx)
+	_, err := cmd.Stdout.Write([]byte("so far"))
+	return guest.Result{}, errors.Join(err, errors.New("the guest is confused"))
 }
-
-func (g shell) Attach(ctx context.Context, _ uint32, cmd guest.Command) (guest.Result, error) {
-	return g.Run(ctx, cmd)
-}
-
-func (g shell) List(context.Context) ([]guest.Process, error) { return nil, nil }
-
-func (g shell) Files(string) *guest.Files { return nil } // the API asks for none
-
-func (g shell) Close() {}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"wrenn.dev/wrenn/extension"
+	guest "wrenn.dev/wrenn/internal/guest/client"
 	"wrenn.dev/wrenn/internal/hostagent"
 	"wrenn.dev/wrenn/internal/hostagent/client"
 	"wrenn.dev/wrenn/internal/hostagent/quota"
@@ -53,6 +54,9 @@ type World struct {
 	URL  string
 	// Team has Key, which has every scope.
 	Team, Key string
+	// Home is where the files of every sandbox are: all of them have the same guest, which is a real envd on this machine, and see nothing
+	// but this folder.
+	Home string
 
 	t testing.TB
 }
@@ -69,9 +73,11 @@ func New(t testing.TB, c Config) *World {
 			t.Fatal(err)
 		}
 	}
+	envd, dial := fenced(t)
+	w.Home = envd.Home
 	var err error
 	w.Agent, err = hostagent.Start(ctx, hostagent.Config{Manager: w.Manager(t), StateDir: w.StateDir, Limits: c.Limits, Log: log,
-		Guest: func(sandbox.DialFunc, string) hostagent.Guest { return shell{} }})
+		Guest: func(sandbox.DialFunc, string) hostagent.Guest { return shell{guest.New(dial, envd.Token)} }})
 	must(err)
 	socket := filepath.Join(t.TempDir(), "agent.sock")
 	listener, err := rpc.Unix(socket)
