@@ -138,6 +138,9 @@ func TestAProcessWithATerminal(t *testing.T) {
 			}
 			return
 		}
+		if e.Type == rest.Broken {
+			t.Fatalf("%+v after %q", *e.Error, shown)
+		}
 		shown += or(e.Data)
 	}
 }

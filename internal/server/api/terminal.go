@@ -76,6 +76,8 @@ func sameOrigin(r *http.Request) error {
 // terminal is an answer that becomes a WebSocket.
 type terminal struct {
 	ctx    context.Context
+	reach  context.Context // ends when the caller has left, which leave says
+	leave  context.CancelFunc
 	sb     *control.Running
 	doc    *contract.Document
 	params rest.OpenTerminalParams
@@ -96,13 +98,21 @@ func (t *terminal) VisitOpenTerminalResponse(w http.ResponseWriter) (err error) 
 	}
 	defer func() { _ = t.conn.CloseNow() }()
 	t.conn.SetReadLimit(maxMessage)
-	ctx, cancel := context.WithCancelCause(t.ctx)
+	t.reach, t.leave = context.WithCancel(t.ctx)
+	defer t.leave()
+	ctx, cancel := context.WithCancelCause(t.reach)
 	defer cancel(nil)
 	// The reader goes on until the connection is closed: it is who hears of the other side's.
 	reading, stop := context.WithCancel(t.ctx)
 	var both sync.WaitGroup
-	both.Go(func() { cancel(t.read(reading, ctx)) })
-	both.Go(func() { t.ping(ctx, cancel) })
+	over := func(err error) {
+		cancel(err)
+		if errors.Is(err, errLeft) {
+			t.leave()
+		}
+	}
+	both.Go(func() { over(t.read(reading, ctx)) })
+	both.Go(func() { over(t.ping(ctx)) })
 	end, err := t.run(ctx)
 	if why := context.Cause(ctx); err != nil && why != nil {
 		err = why
@@ -146,7 +156,7 @@ func (t *terminal) run(ctx context.Context) (client.Result, error) {
 	out := client.Streams{Stdout: t.binary(ctx), Stderr: t.binary(ctx), Started: func(pid uint32) {
 		t.pid = pid
 		close(t.started)
-		_ = t.send(ctx, rest.TerminalEvent{Type: rest.TerminalStarted, Pid: given(int64(pid))}) // the next one fails, too
+		_ = t.send(rest.TerminalEvent{Type: rest.TerminalStarted, Pid: given(int64(pid))}) // the next one fails, too
 	}}
 	if p.Pid == nil {
 		size := &pb.TerminalSize{Cols: uint32(or(p.Cols, defaultCols)), Rows: uint32(or(p.Rows, defaultRows))}
@@ -169,25 +179,33 @@ func (t *terminal) run(ctx context.Context) (client.Result, error) {
 // binary sends what the terminal shows.
 func (t *terminal) binary(ctx context.Context) io.Writer {
 	return writerFunc(func(p []byte) (int, error) {
-		if err := t.conn.Write(ctx, websocket.MessageBinary, p); err != nil {
-			return 0, fmt.Errorf("%w: %w", errLeft, err)
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
 		}
-		return len(p), nil
+		return len(p), t.write(t.reach, websocket.MessageBinary, p)
 	})
 }
 
-func (t *terminal) send(ctx context.Context, e rest.TerminalEvent) error {
+// write sends a message. The session's end does not cut it off: that would break the connection over which the end is told.
+func (t *terminal) write(ctx context.Context, kind websocket.MessageType, p []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, pongTime)
+	defer cancel()
+	if err := t.conn.Write(ctx, kind, p); err != nil {
+		return fmt.Errorf("%w: %w", errLeft, err)
+	}
+	return nil
+}
+
+func (t *terminal) send(e rest.TerminalEvent) error {
 	text, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	return t.conn.Write(ctx, websocket.MessageText, text)
+	return t.write(context.WithoutCancel(t.reach), websocket.MessageText, text)
 }
 
 // end tells how it ended and closes the connection.
 func (t *terminal) end(end client.Result, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), pongTime)
-	defer cancel()
 	code, e := int32(end.ExitCode), rest.TerminalEvent{Type: rest.TerminalEnded, Signal: given(int32(end.Signal)), Status: &end.Status}
 	e.ExitCode = &code
 	status := websocket.StatusNormalClosure
@@ -198,7 +216,7 @@ func (t *terminal) end(end client.Result, err error) {
 			status = websocket.StatusPolicyViolation
 		}
 	}
-	if t.send(ctx, e) == nil {
+	if t.send(e) == nil {
 		_ = t.conn.Close(status, "") // if it fails, nobody is there
 	}
 }
@@ -265,14 +283,14 @@ func resizing(doc *contract.Document, text []byte) (*pb.TerminalSize, error) {
 	return toTerminalSize(rest.TerminalSize{Cols: c.Cols, Rows: c.Rows}), nil
 }
 
-// ping ends a session whose caller answers none.
-func (t *terminal) ping(ctx context.Context, cancel context.CancelCauseFunc) {
+// ping returns when the session ends, or, with errLeft, when the caller answers none.
+func (t *terminal) ping(ctx context.Context) error {
 	tick := time.NewTicker(quiet)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-tick.C:
 		}
 		if t.typing.Load() {
@@ -282,8 +300,7 @@ func (t *terminal) ping(ctx context.Context, cancel context.CancelCauseFunc) {
 		err := t.conn.Ping(pong)
 		stop()
 		if err != nil && !t.typing.Load() {
-			cancel(fmt.Errorf("%w: %w", errLeft, err))
-			return
+			return fmt.Errorf("%w: %w", errLeft, err)
 		}
 	}
 }
