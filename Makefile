@@ -19,6 +19,7 @@ HOST    := bin/kvmhost
 PKG ?=
 RUN ?= .
 FUZZTIME ?= 3s
+EXAMPLES ?= 40
 CHAOS ?= 1
 CHAOS_TIME ?= 10m
 SEED ?=
@@ -65,7 +66,7 @@ print-images:
 
 .PHONY: test
 test: ## everything that CI runs
-	@$(TIMED) --total "make test" $(MAKE) check fuzz ready image-test kvmhost-test host-test bench-quick
+	@$(TIMED) --total "make test" $(MAKE) check fuzz api-fuzz browser-test ready image-test kvmhost-test host-test bench-quick
 
 .PHONY: check
 check: deps ## what needs no VM: build, vet, staticcheck, unit tests with the race detector, generated code
@@ -74,6 +75,14 @@ check: deps ## what needs no VM: build, vet, staticcheck, unit tests with the ra
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME
 	@$(TIMED) "fuzz" go run ./tools/fuzz --time $(FUZZTIME)
+
+.PHONY: api-fuzz
+api-fuzz: deps ## the REST API fuzzed from its own document; EXAMPLES=500 for more, SEED= for the same again
+	@$(TIMED) "API fuzz" go test -count=1 -v -tags apifuzz -timeout 60m ./test/apifuzz/ -examples $(EXAMPLES) $(if $(SEED),-seed $(SEED))
+
+.PHONY: browser-test
+browser-test: deps ## the pages for a person, in headless Chromium
+	@$(TIMED) "browser tests" go test -count=1 -tags browsertest -timeout 10m ./test/browser/
 
 .PHONY: image-test
 image-test: deps ## the same inputs make the same image

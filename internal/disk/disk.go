@@ -27,14 +27,17 @@ package disk
 
 import "context"
 
+// MaxSizeBytes is the largest disk. The store of its changes, too, is then within what ext4 allows of a file.
+const MaxSizeBytes = 8 << 40
+
 // Spec is what a disk is made from.
 type Spec struct {
 	// ID is the sandbox id.
 	ID string
 	// Base is the read-only image.
 	Base Base
-	// SizeBytes is the size of the device; 0 means the base's own size. Less than the base's size is ErrInvalid. It is rounded
-	// up to a whole 4096-byte block. The device reads as zeros beyond the base.
+	// SizeBytes is the size of the device; 0 means the base's own size. Less than the base's size, and more than MaxSizeBytes, is
+	// ErrInvalid. It is rounded up to a whole 4096-byte block. The device reads as zeros beyond the base.
 	SizeBytes int64
 	// Store is the path of a frozen store that the disk starts from; "" means none. A disk of the same base and size as the
 	// frozen one reads what that one read. The base is not checked: that it is the same is the caller's to know. The file is

@@ -1,4 +1,4 @@
-// Package server is the control plane: the REST API over a database and a host's agent.
+// Package server is the control plane: the REST API, and pages to try it, over a database and a host's agent.
 //
 //	s, err := server.Open(ctx, server.Config{DatabaseURL: url, Agent: "unix:///run/wrenn/agent.sock"})
 //	defer s.Close()
@@ -27,6 +27,7 @@ import (
 	"wrenn.dev/wrenn/internal/server/control"
 	"wrenn.dev/wrenn/internal/server/extend"
 	"wrenn.dev/wrenn/internal/server/hooks"
+	"wrenn.dev/wrenn/internal/server/pages"
 	"wrenn.dev/wrenn/internal/server/store"
 )
 
@@ -89,11 +90,12 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		s.Close()
 		return nil, err
 	}
-	s.handler, err = api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Targets: c.Webhooks, Extensions: s.added, Log: c.Log})
+	handler, err := api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Targets: c.Webhooks, Extensions: s.added, Log: c.Log})
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
+	s.handler = pages.Beside(handler)
 	return s, nil
 }
 

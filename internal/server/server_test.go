@@ -131,6 +131,11 @@ func TestTwoServers(t *testing.T) {
 	if _, err := io.Copy(io.Discard, told); errors.Is(err, context.DeadlineExceeded) {
 		t.Error("the stream did not end with its server")
 	}
+	if resp := request(t, "GET", second+"/test", "", ""); resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Security-Policy") == "" {
+		t.Errorf("the test page is answered with %d", resp.StatusCode)
+	} else {
+		resp.Body.Close()
+	}
 	if resp := request(t, "GET", second+"/v1/sandboxes", key, ""); resp.StatusCode != http.StatusOK {
 		t.Errorf("the other one answers %d", resp.StatusCode)
 	} else {

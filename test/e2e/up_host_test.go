@@ -114,6 +114,11 @@ func TestUp(t *testing.T) {
 	})
 	socket := filepath.Join(t.TempDir(), "agent.sock")
 	u := startUp(t, socket)
+	if page, err := http.Get(u.url + "/test"); err != nil || page.StatusCode != http.StatusOK || page.Header.Get("Content-Security-Policy") == "" {
+		t.Errorf("the test page: %+v %v", page, err)
+	} else {
+		page.Body.Close()
+	}
 	id, _ := u.ask("POST", "/v1/sandboxes", `{"template":"base","metadata":{"who":"e2e"}}`, 201)["id"].(string)
 	at := "/v1/sandboxes/" + id
 	shell := func(script string) string {

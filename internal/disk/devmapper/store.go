@@ -14,9 +14,6 @@ import (
 	"wrenn.dev/wrenn/internal/errs"
 )
 
-// maxDeviceBytes keeps the store's size, too, within what ext4 allows of a file.
-const maxDeviceBytes = 8 << 40
-
 // deviceBytes is the size of the device that a Spec asks for over a base of this size.
 func deviceBytes(asked, base int64) (int64, error) {
 	if asked == 0 {
@@ -26,8 +23,8 @@ func deviceBytes(asked, base int64) (int64, error) {
 	case asked < base:
 		return 0, errs.Field("disk size", fmt.Sprintf("%d bytes is less than the image's %d", asked, base),
 			"give at least the image's size")
-	case asked > maxDeviceBytes:
-		return 0, errs.Field("disk size", fmt.Sprintf("%d bytes is too much", asked), fmt.Sprintf("give at most %d", int64(maxDeviceBytes)))
+	case asked > disk.MaxSizeBytes:
+		return 0, errs.Field("disk size", fmt.Sprintf("%d bytes is too much", asked), fmt.Sprintf("give at most %d", int64(disk.MaxSizeBytes)))
 	}
 	return (asked + exception.ChunkBytes - 1) / exception.ChunkBytes * exception.ChunkBytes, nil
 }

@@ -21,8 +21,8 @@ func TestDeviceBytes(t *testing.T) {
 		{name: "larger, rounded up", asked: 1<<30 + 1, base: 8192, want: 1<<30 + 4096},
 		{name: "smaller", asked: 4096, base: 8192, err: errs.ErrInvalid},
 		{name: "negative", asked: -1, base: 8192, err: errs.ErrInvalid},
-		{name: "the largest", asked: maxDeviceBytes, base: 8192, want: maxDeviceBytes},
-		{name: "too large", asked: maxDeviceBytes + 1, base: 8192, err: errs.ErrInvalid},
+		{name: "the largest", asked: disk.MaxSizeBytes, base: 8192, want: disk.MaxSizeBytes},
+		{name: "too large", asked: disk.MaxSizeBytes + 1, base: 8192, err: errs.ErrInvalid},
 	}
 	for _, tt := range tests {
 		got, err := deviceBytes(tt.asked, tt.base)

@@ -87,6 +87,9 @@ func deviceBytes(asked int64, image *os.File) (int64, error) {
 	if asked < st.Size() {
 		return 0, errs.Field("disk size", fmt.Sprintf("%d bytes is less than the image's", asked), "give more")
 	}
+	if asked > disk.MaxSizeBytes {
+		return 0, errs.Field("disk size", fmt.Sprintf("%d bytes is too much", asked), "give less")
+	}
 	return (asked + blockBytes - 1) / blockBytes * blockBytes, nil
 }
 

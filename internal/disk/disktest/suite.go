@@ -260,6 +260,7 @@ func (s *suite) refusals() {
 		"id":        {func(s *disk.Spec) { s.ID = "../x" }, errs.ErrInvalid},
 		"digest":    {func(s *disk.Spec) { s.Base.Digest = "x" }, errs.ErrInvalid},
 		"too small": {func(s *disk.Spec) { s.SizeBytes = MiB - 1 }, errs.ErrInvalid},
+		"too large": {func(s *disk.Spec) { s.SizeBytes = disk.MaxSizeBytes + 1 }, errs.ErrInvalid},
 		"negative":  {func(s *disk.Spec) { s.SizeBytes = -1 }, errs.ErrInvalid},
 		"no image":  {func(s *disk.Spec) { s.Base.Path += ".none" }, errs.ErrNotFound},
 	} {

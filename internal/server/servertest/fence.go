@@ -73,7 +73,9 @@ func (f *fence) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusForbidden)
 	default:
-		_ = http.NewResponseController(w).EnableFullDuplex() // envd answers before it has read to the end, and its answer must not end the reading
+		if strings.HasPrefix(r.URL.Path, "/process.Process/") {
+			_ = http.NewResponseController(w).EnableFullDuplex() // it answers before it has read to the end, which must not end the reading
+		}
 		f.next.ServeHTTP(w, r)
 	}
 }

@@ -7,10 +7,21 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"testing"
 
 	"wrenn.dev/wrenn/internal/errs"
 	guest "wrenn.dev/wrenn/internal/guest/client"
+	"wrenn.dev/wrenn/internal/guest/envd/envdtest"
+	"wrenn.dev/wrenn/internal/hostagent"
+	"wrenn.dev/wrenn/internal/sandbox"
 )
+
+// OnThisMachine is a Config's Guest whose commands are real: a real envd runs them on this machine, as who runs the test, for all sandboxes. It is
+// for commands that the test itself chooses.
+func OnThisMachine(t testing.TB) func(sandbox.DialFunc, string) hostagent.Guest {
+	envd := envdtest.Start(t)
+	return func(sandbox.DialFunc, string) hostagent.Guest { return guest.New(envd.Dial, envd.Token) }
+}
 
 // programs are those of this machine that a guest runs.
 var programs = []string{"bash", "cat", "echo", "env", "false", "id", "printf", "pwd", "seq", "sh", "sleep", "stty", "true"}

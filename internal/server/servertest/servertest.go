@@ -28,6 +28,7 @@ import (
 	"wrenn.dev/wrenn/internal/server/control"
 	"wrenn.dev/wrenn/internal/server/extend"
 	"wrenn.dev/wrenn/internal/server/hooks"
+	"wrenn.dev/wrenn/internal/server/pages"
 	"wrenn.dev/wrenn/internal/server/store"
 )
 
@@ -37,6 +38,8 @@ type Config struct {
 	Limits quota.Amount
 	// Extensions add to the server.
 	Extensions []extension.Extension
+	// Guest speaks to a guest, whichever sandbox's it is; nil is one whose files are in Home, and which runs a few programs.
+	Guest func(dial sandbox.DialFunc, token string) hostagent.Guest
 }
 
 // World is a server on a real database, with the real agent on a host in memory behind a real socket.
@@ -49,9 +52,11 @@ type World struct {
 	Agent   *hostagent.Agent
 	// AsHost is the host as control knows it.
 	AsHost control.Host
-	// HTTP serves the API at URL.
+	// HTTP serves the API and the pages at URL.
 	HTTP *httptest.Server
 	URL  string
+	// Socket is the agent's.
+	Socket string
 	// Team has Key, which has every scope.
 	Team, Key string
 	// Home is where the files of every sandbox are: all of them have the same guest, which is a real envd on this machine, and see nothing
@@ -73,22 +78,25 @@ func New(t testing.TB, c Config) *World {
 			t.Fatal(err)
 		}
 	}
-	envd, dial := fenced(t)
-	w.Home = envd.Home
 	var err error
-	w.Agent, err = hostagent.Start(ctx, hostagent.Config{Manager: w.Manager(t), StateDir: w.StateDir, Limits: c.Limits, Log: log,
-		Guest: func(sandbox.DialFunc, string) hostagent.Guest { return shell{guest.New(dial, envd.Token)} }})
+	speak := c.Guest
+	if speak == nil {
+		envd, dial := fenced(t)
+		w.Home = envd.Home
+		speak = func(sandbox.DialFunc, string) hostagent.Guest { return shell{guest.New(dial, envd.Token)} }
+	}
+	w.Agent, err = hostagent.Start(ctx, hostagent.Config{Manager: w.Manager(t), StateDir: w.StateDir, Limits: c.Limits, Log: log, Guest: speak})
 	must(err)
-	socket := filepath.Join(t.TempDir(), "agent.sock")
-	listener, err := rpc.Unix(socket)
+	w.Socket = filepath.Join(t.TempDir(), "agent.sock")
+	listener, err := rpc.Unix(w.Socket)
 	must(err)
 	var running sync.WaitGroup
 	running.Go(func() { _ = rpc.Serve(ctx, rpc.Handler(w.Agent), 10*time.Millisecond, listener) })
 	w.Store, err = store.Open(ctx, postgrestest.Database(t))
 	must(err)
-	host, err := w.Store.Host(ctx, "unix://"+socket)
+	host, err := w.Store.Host(ctx, "unix://"+w.Socket)
 	must(err)
-	agent := client.Unix(socket)
+	agent := client.Unix(w.Socket)
 	w.AsHost = control.Host{ID: host.ID, Client: agent}
 	w.Control, w.Auth = control.New(w.Store, w.AsHost, log), auth.New(w.Store)
 	running.Go(func() { w.Control.Watch(ctx) })
@@ -99,7 +107,7 @@ func New(t testing.TB, c Config) *World {
 	running.Go(func() { added.Run(ctx) })
 	handler, err := api.New(api.Config{Store: w.Store, Control: w.Control, Auth: w.Auth, Targets: targets, Extensions: added, Log: log})
 	must(err)
-	w.HTTP = httptest.NewServer(handler)
+	w.HTTP = httptest.NewServer(pages.Beside(handler))
 	w.URL = w.HTTP.URL
 	w.Team, w.Key = w.NewTeam("ours")
 	t.Cleanup(func() {
