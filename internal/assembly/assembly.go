@@ -43,6 +43,9 @@ type Parts struct {
 // startTimeout bounds one start. Real hardware needs about a second; an emulated host under load a minute.
 const startTimeout = 5 * time.Minute
 
+// neighbours is where the agents of one kernel tell each other of their state folders.
+const neighbours = "/run/wrenn/states"
+
 // New makes the drivers and the manager. It makes the state folder's own folders and nothing else; whether the host can run
 // machines shows when one is started.
 func New(cfg Config) (*Parts, error) {
@@ -77,6 +80,7 @@ func New(cfg Config) (*Parts, error) {
 	p.Manager, err = sandbox.NewManager(sandbox.Config{
 		StateDir: state, VMM: p.VMM, Disk: disks, Network: p.Network, Pagers: pagers, Guest: envd{}, Templates: p.Templates,
 		Host: fingerprint(p.VMM), UIDBase: cfg.UIDBase, Slots: linux.DefaultSlots, StartTimeout: startTimeout,
+		Neighbours: neighbours,
 	})
 	if err != nil {
 		return nil, err

@@ -190,7 +190,7 @@ func TestAgentFlags(t *testing.T) {
 		_, gerr := f.logger(io.Discard)
 		if f.listen != "" {
 			f.socket, gerr = socket, nil
-			_, gerr = f.listeners()
+			_, gerr = f.listeners(nil)
 		}
 		var fe *errs.FieldError
 		if err := errors.Join(lerr, gerr); !errors.As(err, &fe) || !strings.Contains(err.Error(), flag+":") {

@@ -10,17 +10,22 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"wrenn.dev/wrenn/extension"
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/pki"
 	"wrenn.dev/wrenn/internal/server"
+	"wrenn.dev/wrenn/internal/server/hosts"
 )
 
 // serverFlags are what every command takes that serves the REST API.
 type serverFlags struct {
 	listen, logFormat, keyFile string
+	hostsListen, hostsAddress  string
+	lease                      time.Duration
 	privateWebhooks            bool
 	extensions                 []extension.Extension
 }
@@ -33,6 +38,9 @@ func (f *serverFlags) register(cmd *cobra.Command) {
 	fl.StringVar(&f.listen, "listen", env("WRENN_LISTEN", defaultListen), "TCP address of the REST API, without TLS ($WRENN_LISTEN)")
 	fl.BoolVar(&f.privateWebhooks, "webhooks-private", os.Getenv("WRENN_WEBHOOKS_PRIVATE") == "1",
 		"let webhooks go to addresses that are not of the public internet, and without TLS: whoever may make one reaches what this machine does ($WRENN_WEBHOOKS_PRIVATE=1)")
+	fl.StringVar(&f.hostsListen, "hosts-listen", "", "TCP address where other machines join and report, such as :7444, with TLS of its own (default: none do)")
+	fl.StringVar(&f.hostsAddress, "hosts-address", "", "where they find it, host:port; it is in the tokens (default: that of --hosts-listen)")
+	fl.DurationVar(&f.lease, "host-lease", hosts.DefaultLease, "how long a host may be silent before it and what runs there is lost; the same for all servers of a database")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json, on standard error")
 	fl.StringVar(&f.keyFile, "key-file", "", "write the first API key to this file, for its owner alone, instead of printing it")
 }
@@ -42,27 +50,32 @@ func newServer(s streams, extensions []extension.Extension) *cobra.Command {
 	var cfg server.Config
 	cmd := &cobra.Command{
 		Use:   "server",
-		Short: "Serve the REST API over a database and an agent",
-		Long: `Server answers the REST API (GET /v1/openapi.json) for the sandboxes of one host. All that it knows is in the PostgreSQL database;
-its schema is brought up to date at the start. Several servers may run on one database.
+		Short: "Serve the REST API over a database and the agents of hosts",
+		Long: `Server answers the REST API (GET /v1/openapi.json) for the sandboxes of this machine's agent, and with --hosts-listen of any number of other
+machines, each with 'wrenn agent --join' and a token (POST /v1/hosts/tokens). All that it knows is in the PostgreSQL database; its schema is
+brought up to date at the start. Several servers may run on one database. While no server runs, sandboxes run on.
 
 In a new database it makes a first API key, with every scope, and prints it on standard output: once.
 
 The API has no TLS of its own: listen on this machine alone, or put a proxy with TLS before it. SIGTERM and Ctrl-C stop it; operations
 under way are brought to their end first.`,
 		Example: `  wrenn agent &
-  wrenn server --database-url postgresql://wrenn@db/wrenn`,
+  wrenn server --database-url postgresql://wrenn@db/wrenn
+  wrenn server --database-url postgresql://wrenn@db/wrenn --hosts-listen :7444 --hosts-address wrenn.example.org:7444`,
 		Args: usage(cobra.NoArgs, "give none"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.DatabaseURL == "" {
 				return errs.Field("--database-url", "it is missing", "give PostgreSQL's URL, or use 'wrenn up', which brings its own")
+			}
+			if f.hostsListen != "" && !cmd.Flags().Changed("agent") {
+				cfg.Agent = ""
 			}
 			return runServer(cmd.Context(), s, &f, cfg)
 		},
 	}
 	f.register(cmd)
 	cmd.Flags().StringVar(&cfg.DatabaseURL, "database-url", env("WRENN_DATABASE_URL", ""), "PostgreSQL 14 or later, such as postgresql://wrenn@db/wrenn ($WRENN_DATABASE_URL)")
-	cmd.Flags().StringVar(&cfg.Agent, "agent", "unix://"+env("WRENN_AGENT_SOCKET", defaultSocket), "the agent that has the sandboxes")
+	cmd.Flags().StringVar(&cfg.Agent, "agent", "unix://"+env("WRENN_AGENT_SOCKET", defaultSocket), "this machine's agent, whose sandboxes the server has as well; with --hosts-listen only if it is given")
 	return cmd
 }
 
@@ -86,18 +99,69 @@ func (f *serverFlags) serve(ctx context.Context, out io.Writer, log *slog.Logger
 	if err != nil {
 		return errs.Field("--listen", err.Error(), "give an address that is free")
 	}
-	cfg.Log, cfg.Webhooks.Private, cfg.Extensions = log, f.privateWebhooks, f.extensions
-	s, err := server.Open(ctx, cfg)
+	hostsListener, err := f.forHosts(&cfg)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	defer s.Close()
-	if err := f.greet(ctx, out, s, "http://"+l.Addr().String()); err != nil {
+	cfg.Log, cfg.Lease, cfg.Webhooks.Private, cfg.Extensions = log, f.lease, f.privateWebhooks, f.extensions
+	s, err := server.Open(ctx, cfg)
+	if err == nil {
+		defer s.Close()
+		err = f.greet(ctx, out, s, "http://"+l.Addr().String())
+	}
+	if err != nil {
+		if hostsListener != nil {
+			err = errors.Join(err, hostsListener.Close())
+		}
 		return errors.Join(err, l.Close())
 	}
-	log.Info("serving", "listen", l.Addr().String(), "agent", cfg.Agent)
+	log.Info("serving", "listen", l.Addr().String(), "agent", cfg.Agent, "hosts", cfg.HostsAddress)
 	ready(log)
-	return s.Serve(ctx, l)
+	if hostsListener == nil {
+		return s.Serve(ctx, l)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	joined := make(chan error, 1)
+	go func() {
+		defer cancel() // one without the other would be half a server
+		joined <- s.ServeHosts(ctx, hostsListener)
+	}()
+	err = s.Serve(ctx, l)
+	cancel()
+	return errors.Join(err, <-joined)
+}
+
+// minLease leaves time for a report to come.
+const minLease = time.Second
+
+// forHosts listens for hosts, if that is asked for, and writes into the configuration where they find it.
+func (f *serverFlags) forHosts(cfg *server.Config) (net.Listener, error) {
+	if f.lease != 0 && f.lease < minLease {
+		return nil, errs.Field("--host-lease", fmt.Sprintf("%v is too short", f.lease), "give a second or more, such as 30s")
+	}
+	if f.hostsListen == "" {
+		if f.hostsAddress != "" {
+			return nil, errs.Field("--hosts-address", "no hosts are listened for", "give --hosts-listen as well")
+		}
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", f.hostsListen)
+	if err != nil {
+		return nil, errs.Field("--hosts-listen", err.Error(), "give an address that is free")
+	}
+	if cfg.HostsAddress = f.hostsAddress; cfg.HostsAddress == "" {
+		cfg.HostsAddress = l.Addr().String()
+		if host, _, _ := net.SplitHostPort(cfg.HostsAddress); net.ParseIP(host).IsUnspecified() {
+			err = errs.Field("--hosts-address", "it is missing, and "+f.hostsListen+" is no address that another machine can reach", "give the name or address of this machine")
+		}
+	} else {
+		err = pki.CheckAddress("--hosts-address", cfg.HostsAddress)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
 }
 
 // greet prints the address and, in a new database, tells the first key. One that can't be told is lost, so where it goes is opened before it is made.

@@ -149,7 +149,7 @@ func (f *upFlags) together(ctx context.Context, s streams, a *hostagent.Agent, l
 
 // serveCalls answers the agent's calls on its socket until ctx ends.
 func (f *agentFlags) serveCalls(ctx context.Context, a *hostagent.Agent) error {
-	listeners, err := f.listeners()
+	listeners, err := f.listeners(nil)
 	if err != nil {
 		return err
 	}

@@ -15,13 +15,14 @@ type Status struct {
 	Operations   int // under way
 	Adopting     int // sandboxes that are still to be taken over
 	Used, Limits quota.Amount
+	Stored       int64 // the part of Used's disk that snapshots and warm builds take, in bytes
 	LastEvent    uint64
 }
 
 // Status returns it.
 func (a *Agent) Status() Status {
 	return Status{Started: a.started, States: a.States(), Operations: int(a.running.Load()), Adopting: int(a.adopting.Load()),
-		Used: a.ledger.Used(), Limits: a.ledger.Limits(), LastEvent: a.events.Last()}
+		Used: a.ledger.Used(), Limits: a.ledger.Limits(), Stored: a.ledger.Held(stored).DiskBytes, LastEvent: a.events.Last()}
 }
 
 // Logs returns the end of what a sandbox's machine has written, at most limit bytes of each. Of a machine that ended by itself while an

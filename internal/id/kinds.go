@@ -10,7 +10,8 @@ const (
 	// Delivery is one message to a webhook.
 	Delivery = "wd-"
 	// Holder is who has a lease.
-	Holder = "lh-"
+	Holder    = "lh-"
+	JoinToken = "jt-"
 	// Operation names one attempt at a change.
 	Operation = "op-"
 )

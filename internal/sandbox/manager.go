@@ -32,6 +32,9 @@ func NewManager(cfg Config) (*Manager, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.StateDir, "sandboxes"), 0o700); err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
+	if err := enroll(cfg.Neighbours, cfg.StateDir); err != nil {
+		return nil, err
+	}
 	m := &Manager{cfg: cfg}
 	var err error
 	m.builds, err = snapshot.New(m.buildsDir())

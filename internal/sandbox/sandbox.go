@@ -116,6 +116,8 @@ type Config struct {
 	StartTimeout time.Duration
 	// Boot returns the host's boot id; nil is proc.BootID.
 	Boot func() (string, error)
+	// Neighbours is a folder, gone with the kernel's next boot, in which those who share it tell of their state folders. Empty shares with nobody.
+	Neighbours string
 }
 
 // DefaultUIDBase starts a range that neither distributions nor systemd give to anybody.

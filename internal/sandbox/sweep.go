@@ -125,7 +125,7 @@ func (m *Manager) known(ctx context.Context) ([]string, error) {
 		}
 	}
 	slices.Sort(ids)
-	return slices.Compact(ids), nil
+	return m.withoutNeighbours(slices.Compact(ids))
 }
 
 // sweepOne removes one sandbox unless somebody owns it.

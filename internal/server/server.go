@@ -1,4 +1,4 @@
-// Package server is the control plane: the REST API, and pages to try it, over a database and a host's agent.
+// Package server is the control plane: the REST API, and pages to try it, over a database and the agents of hosts.
 //
 //	s, err := server.Open(ctx, server.Config{DatabaseURL: url, Agent: "unix:///run/wrenn/agent.sock"})
 //	defer s.Close()
@@ -27,6 +27,7 @@ import (
 	"wrenn.dev/wrenn/internal/server/control"
 	"wrenn.dev/wrenn/internal/server/extend"
 	"wrenn.dev/wrenn/internal/server/hooks"
+	"wrenn.dev/wrenn/internal/server/hosts"
 	"wrenn.dev/wrenn/internal/server/pages"
 	"wrenn.dev/wrenn/internal/server/store"
 )
@@ -35,12 +36,16 @@ import (
 type Config struct {
 	// DatabaseURL is PostgreSQL's.
 	DatabaseURL string
-	// Agent is how the host's agent is reached: "unix:///run/wrenn/agent.sock".
+	// Agent is how the agent on this machine is reached: "unix:///run/wrenn/agent.sock". Empty when there is none.
 	Agent string
 	// Webhooks says where their messages may go.
 	Webhooks hooks.Targets
 	// Extensions add to it.
 	Extensions []extension.Extension
+	// HostsAddress is where hosts that are to join find ServeHosts: host:port. Empty when it is not served.
+	HostsAddress string
+	// Lease is how long a host may be silent before it is lost; zero is half a minute. All servers of a database have the same.
+	Lease time.Duration
 	// Log gets a line of each request; nil is slog's default.
 	Log *slog.Logger
 }
@@ -49,7 +54,8 @@ type Config struct {
 type Server struct {
 	log     *slog.Logger
 	store   *store.Store
-	agent   *client.Client
+	agent   *client.Client // nil when there is none on this machine
+	hosts   *hosts.Hosts
 	auth    *auth.Auth
 	control *control.Control
 	hooks   *hooks.Hooks
@@ -68,7 +74,7 @@ const (
 // Open connects to the database and brings it up to date. The agent need not answer yet.
 func Open(ctx context.Context, c Config) (*Server, error) {
 	socket, ok := strings.CutPrefix(c.Agent, "unix://")
-	if !ok || !filepath.IsAbs(socket) {
+	if c.Agent != "" && (!ok || !filepath.IsAbs(socket)) {
 		return nil, errs.Field("--agent", c.Agent+" is no agent's address", "give one such as unix:///run/wrenn/agent.sock")
 	}
 	if c.Log == nil {
@@ -78,19 +84,27 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	host, err := st.Host(ctx, c.Agent)
-	if err != nil {
+	s := &Server{log: c.Log, store: st, auth: auth.New(st)}
+	if s.hosts, err = hosts.New(ctx, hosts.Config{Store: st, Address: c.HostsAddress, Lease: c.Lease, Log: c.Log}); err != nil {
 		st.Close()
 		return nil, err
 	}
-	s := &Server{log: c.Log, store: st, agent: client.Unix(socket), auth: auth.New(st)}
-	s.control = control.New(st, control.Host{ID: host.ID, Client: s.agent}, c.Log)
+	if c.Agent != "" {
+		host, err := st.Host(ctx, c.Agent)
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		s.agent = client.Unix(socket)
+		s.hosts.Own(host.ID, s.agent)
+	}
+	s.control = control.New(st, s.hosts, c.Log)
 	s.hooks = hooks.New(st, c.Webhooks, c.Log)
 	if s.added, err = extend.Start(ctx, extend.Config{Store: st, Log: c.Log}, c.Extensions); err != nil {
 		s.Close()
 		return nil, err
 	}
-	handler, err := api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Targets: c.Webhooks, Extensions: s.added, Log: c.Log})
+	handler, err := api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Hosts: s.hosts, Targets: c.Webhooks, Extensions: s.added, Log: c.Log})
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -114,7 +128,10 @@ func (s *Server) FirstKey(ctx context.Context) (string, error) {
 
 // Close gives the connections up.
 func (s *Server) Close() {
-	s.agent.Close()
+	s.hosts.Close()
+	if s.agent != nil {
+		s.agent.Close()
+	}
 	s.store.Close()
 }
 
@@ -127,7 +144,10 @@ const (
 	grace = 5 * time.Second
 )
 
-// Serve answers on the listener until ctx ends, follows what happens on the host, and tidies up. When ctx ends it waits for the operations that
+// ServeHosts has hosts join and report on a listener, with TLS, until ctx ends. It is called beside Serve.
+func (s *Server) ServeHosts(ctx context.Context, l net.Listener) error { return s.hosts.Serve(ctx, l) }
+
+// Serve answers on the listener until ctx ends, follows what happens on the hosts, and tidies up. When ctx ends it waits for the operations that
 // are under way; those that are cut off all the same, another server finds.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	// Streams that have no end of their own end with this.
@@ -138,6 +158,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	background, stop := context.WithCancel(ctx)
 	defer stop()
 	var running sync.WaitGroup
+	running.Go(func() { s.hosts.Run(background) })
 	running.Go(func() { s.control.Watch(background) })
 	running.Go(func() { s.hooks.Run(background) })
 	running.Go(func() { s.added.Run(background) })

@@ -51,6 +51,13 @@ func (l *Ledger) Used() Amount {
 	return l.used
 }
 
+// Held is what a name holds.
+func (l *Ledger) Held(name string) Amount {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[name]
+}
+
 // Reserve has the name hold the amount from now on, in place of what it held, unless that is over a limit: then nothing changes and the
 // error is an ErrResourceExhausted that says of what there is too little. What is less than before is never refused.
 func (l *Ledger) Reserve(name string, a Amount) error {

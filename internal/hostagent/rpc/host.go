@@ -32,7 +32,7 @@ func (h *host) Status(context.Context, *connect.Request[pb.StatusRequest]) (*con
 	}
 	resp := &pb.StatusResponse{Version: version.String(), StartedAt: timestamppb.New(s.Started), Boot: boot, States: map[string]uint32{},
 		Operations: uint32(s.Operations), Adopting: uint32(s.Adopting), Used: toResources(s.Used), Limits: toResources(s.Limits),
-		LastEvent: s.LastEvent}
+		LastEvent: s.LastEvent, StoredBytes: uint64(s.Stored)}
 	for state, n := range s.States {
 		resp.States[string(state)] = uint32(n)
 	}
@@ -147,7 +147,8 @@ func (h *host) ListTemplates(context.Context, *connect.Request[pb.ListTemplatesR
 	}
 	resp := &pb.ListTemplatesResponse{}
 	for _, t := range list {
-		resp.Templates = append(resp.Templates, &pb.Template{Name: t.Name, Id: t.ID, Vcpus: uint32(t.VCPUs), MemoryMib: uint32(t.MemoryMiB)})
+		resp.Templates = append(resp.Templates, &pb.Template{Name: t.Name, Id: t.ID, Vcpus: uint32(t.VCPUs), MemoryMib: uint32(t.MemoryMiB),
+			DiskBytes: uint64(t.Rootfs.Size)})
 	}
 	return connect.NewResponse(resp), nil
 }

@@ -65,12 +65,17 @@ func TLS(address, certFile, keyFile, clientCAFile string) (net.Listener, error) 
 	if !authorities.AppendCertsFromPEM(pem) {
 		return nil, errs.Field("--client-ca", clientCAFile+" holds no certificate", "give one in PEM")
 	}
+	return TCP(address, &tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: authorities,
+		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}})
+}
+
+// TCP listens on TCP with TLS.
+func TCP(address string, config *tls.Config) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
+		return nil, errs.Field("--listen", err.Error(), "give an address that is free")
 	}
-	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: authorities,
-		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}}), nil
+	return tls.NewListener(l, config), nil
 }
 
 // What a connection's callers may send ahead of what is taken of it, all streams together and each of them: a file whose guest takes

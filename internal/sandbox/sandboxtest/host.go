@@ -37,6 +37,8 @@ type Host struct {
 	Network  *networktest.Fake
 	Pagers   *Pagers
 	Guest    *Guest
+	// Neighbours is sandbox.Config's.
+	Neighbours string
 
 	templates templates
 	mu        sync.Mutex
@@ -66,7 +68,7 @@ func NewHost(t testing.TB) *Host {
 func (h *Host) Manager(t testing.TB) *sandbox.Manager {
 	t.Helper()
 	m, err := sandbox.NewManager(sandbox.Config{StateDir: h.StateDir, VMM: h.VMM, Disk: h.Disk, Network: h.Network, Pagers: h.Pagers,
-		Guest: h.Guest, Templates: h.templates, UIDBase: 5000, Slots: 200, StartTimeout: time.Minute,
+		Guest: h.Guest, Templates: h.templates, UIDBase: 5000, Slots: 200, StartTimeout: time.Minute, Neighbours: h.Neighbours,
 		Host: func(context.Context) (manifest.Host, error) {
 			return manifest.Host{Firecracker: "1.0.0", SnapshotFormat: "1", CPU: manifest.CPU{Vendor: "Test", Family: 1}, KernelRelease: "6.1"}, nil
 		},

@@ -17,6 +17,7 @@ import (
 	"wrenn.dev/wrenn/internal/server/control"
 	"wrenn.dev/wrenn/internal/server/extend"
 	"wrenn.dev/wrenn/internal/server/hooks"
+	"wrenn.dev/wrenn/internal/server/hosts"
 	"wrenn.dev/wrenn/internal/server/rest"
 	"wrenn.dev/wrenn/internal/server/store"
 	"wrenn.dev/wrenn/openapi"
@@ -31,6 +32,8 @@ type Config struct {
 	Targets hooks.Targets
 	// Extensions add routes of theirs; nil adds none.
 	Extensions *extend.Set
+	// Hosts makes the tokens by which machines join.
+	Hosts *hosts.Hosts
 	// Log gets a line of each request; nil is slog's default.
 	Log *slog.Logger
 }

@@ -14,7 +14,7 @@ func (s *server) ListTemplates(ctx context.Context, _ rest.ListTemplatesRequestO
 	}
 	answer := rest.ListTemplates200JSONResponse{Templates: make([]rest.Template, len(list))}
 	for i, t := range list {
-		answer.Templates[i] = rest.Template{Name: t.GetName(), ID: t.GetId(), Vcpus: int32(t.GetVcpus()), MemoryMib: int32(t.GetMemoryMib())}
+		answer.Templates[i] = rest.Template{Name: t.Name, ID: t.TemplateID, Vcpus: t.Vcpus, MemoryMib: t.MemoryMib}
 	}
 	return answer, nil
 }

@@ -1,8 +1,8 @@
 // Package control does what callers ask of sandboxes: it writes down what is to happen, has the host's agent do it, and writes down how
 // it ended. It knows no HTTP.
 //
-//	c := control.New(store, control.Host{ID: id, Client: client.Unix(socket)}, log)
-//	go c.Watch(ctx)                                   // what happens on the host by itself
+//	c := control.New(store, hosts, log)
+//	go c.Watch(ctx)                                   // what happens on the hosts by itself
 //	sb, err := c.Create(ctx, team, control.Spec{…})
 //	sb, err = c.Pause(ctx, team, sb.ID)
 //	c.Wait()                                          // until no operation is under way
@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,23 +32,17 @@ import (
 	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
-// Host is a machine that runs sandboxes, and who speaks to its agent.
-type Host struct {
-	ID string
-	*client.Client
-}
-
-// Control works on the sandboxes of one host. Its methods may be called from several goroutines.
+// Control works on sandboxes, on whichever hosts they are. Its methods may be called from several goroutines.
 type Control struct {
 	store *store.Store
-	host  Host
+	hosts Hosts
 	log   *slog.Logger
 	ops   sync.WaitGroup
 }
 
 // New returns one. It starts nothing.
-func New(s *store.Store, h Host, log *slog.Logger) *Control {
-	return &Control{store: s, host: h, log: log}
+func New(s *store.Store, h Hosts, log *slog.Logger) *Control {
+	return &Control{store: s, hosts: h, log: log}
 }
 
 // Wait returns when no operation is under way.
@@ -114,10 +109,11 @@ func expiry(on string) pb.Expiry {
 	return pb.Expiry_EXPIRY_DESTROY
 }
 
-// Create starts a sandbox and returns it when its guest answers. Errors are the agent's; the row tells it as well.
+// Create starts a sandbox, where there is room for it, and returns it when its guest answers. Errors are store.Create's, and the agent's, which
+// the row tells as well.
 func (c *Control) Create(ctx context.Context, team string, op Op, spec Spec) (store.Sandbox, error) {
 	return perform(ctx, c, startTime, func(ctx context.Context) (store.Sandbox, error) {
-		sb, err := c.store.Create(ctx, store.NewSandbox{ID: op.sandbox(), Team: team, Host: c.host.ID, Op: string(op), OpTime: startTime,
+		sb, err := c.place(ctx, store.NewSandbox{ID: op.sandbox(), Team: team, Op: string(op), OpTime: startTime,
 			Snapshot: spec.Snapshot, Internet: spec.Internet, Metadata: spec.Metadata, TTLSeconds: spec.TTLSeconds, OnExpiry: spec.OnExpiry,
 			Sizes: store.Sizes{Template: spec.Template, VCPUs: spec.VCPUs, MemoryMiB: spec.MemoryMiB, DiskBytes: spec.DiskBytes}, Reason: "asked for"})
 		if errors.Is(err, errs.ErrAlreadyExists) { // begun before, by a server that did not end it
@@ -131,6 +127,28 @@ func (c *Control) Create(ctx context.Context, team string, op Op, spec Spec) (st
 		}
 		return c.start(ctx, sb, string(op), spec)
 	})
+}
+
+const (
+	// joinTime is how long a sandbox waits for a host that is about to take some: one is, right after the start of all.
+	joinTime = 10 * time.Second
+	// joinPause is how soon it is tried again.
+	joinPause = 100 * time.Millisecond
+)
+
+// place writes a sandbox down on a host with room for it.
+func (c *Control) place(ctx context.Context, n store.NewSandbox) (store.Sandbox, error) {
+	for deadline := time.Now().Add(joinTime); ; {
+		sb, err := c.store.Create(ctx, n)
+		if !errors.Is(err, store.ErrHostsJoin) || time.Now().After(deadline) {
+			return sb, err
+		}
+		select {
+		case <-time.After(joinPause):
+		case <-ctx.Done():
+			return sb, context.Cause(ctx)
+		}
+	}
 }
 
 // alive is an error when a sandbox has ended.
@@ -148,22 +166,30 @@ func (c *Control) start(ctx context.Context, sb store.Sandbox, op string, spec S
 	if sb.SnapshotID != nil {
 		req.Template, req.Snapshot = "", *sb.SnapshotID
 	}
-	resp, err := c.host.Sandboxes.Create(ctx, connect.NewRequest(req))
+	agent, err := c.hosts.Agent(ctx, sb.HostID)
+	if err != nil { // nobody was asked, and so nothing is there
+		_, failed := c.store.Finish(ctx, sb.ID, op, store.Failed, err.Error())
+		return sb, errors.Join(err, failed)
+	}
+	resp, err := agent.Sandboxes.Create(ctx, connect.NewRequest(req))
 	if err != nil {
 		return sb, errors.Join(err, c.notStarted(ctx, sb, op, err))
 	}
 	is := resp.Msg.GetSandbox()
 	running, err := c.store.Started(ctx, sb.ID, op, store.Sizes{Template: cmp.Or(is.GetTemplate(), sb.Template), VCPUs: int32(is.GetVcpus()),
 		MemoryMiB: int32(is.GetMemoryMib()), DiskBytes: int64(is.GetDiskBytes())}, is.GetReason())
-	if errors.Is(err, store.ErrOvertaken) {
-		return sb, errors.Join(err, c.remove(ctx, sb.ID, "it was destroyed while it was being made"))
+	if errors.Is(err, store.ErrOvertaken) { // it was destroyed while it was being made, or its host lost, whose return Watch looks after
+		if now, err2 := c.store.Get(ctx, sb.TeamID, sb.ID); err2 != nil || now.WithHost {
+			return now, errors.Join(err, err2)
+		}
+		return sb, errors.Join(err, c.remove(ctx, sb, "it was destroyed while it was being made"))
 	}
 	return running, err
 }
 
 // notStarted writes down that a start failed, once nothing can be left of it.
 func (c *Control) notStarted(ctx context.Context, sb store.Sandbox, op string, why error) error {
-	if err := c.remove(ctx, sb.ID, "its start failed"); err != nil {
+	if err := c.remove(ctx, sb, "its start failed"); err != nil {
 		return err // Watch asks again when the operation's time is over
 	}
 	_, err := c.store.Finish(ctx, sb.ID, op, store.Failed, why.Error())
@@ -173,10 +199,14 @@ func (c *Control) notStarted(ctx context.Context, sb store.Sandbox, op string, w
 	return err
 }
 
-// remove has the agent destroy what it has under an id, if anything.
-func (c *Control) remove(ctx context.Context, sandbox, reason string) error {
+// remove has the agent of a sandbox's host destroy what it has under its id, if anything.
+func (c *Control) remove(ctx context.Context, sb store.Sandbox, reason string) error {
 	return cleanup.Do(ctx, func(ctx context.Context) error {
-		_, err := c.host.Sandboxes.Destroy(ctx, connect.NewRequest(&pb.DestroyRequest{Id: sandbox, Reason: reason}))
+		agent, err := c.hosts.Agent(ctx, sb.HostID)
+		if err != nil {
+			return err
+		}
+		_, err = agent.Sandboxes.Destroy(ctx, connect.NewRequest(&pb.DestroyRequest{Id: sb.ID, Reason: reason}))
 		if errors.Is(err, errs.ErrNotFound) {
 			return nil
 		}
@@ -186,8 +216,8 @@ func (c *Control) remove(ctx context.Context, sandbox, reason string) error {
 
 // Pause freezes a running sandbox.
 func (c *Control) Pause(ctx context.Context, team string, op Op, sandbox string) (store.Sandbox, error) {
-	return c.change(ctx, team, op, sandbox, store.Pause, func(ctx context.Context) (*pb.Sandbox, error) {
-		resp, err := c.host.Sandboxes.Pause(ctx, connect.NewRequest(&pb.PauseRequest{Id: sandbox, IdempotencyKey: string(op)}))
+	return c.change(ctx, team, op, sandbox, store.Pause, func(ctx context.Context, agent *client.Client) (*pb.Sandbox, error) {
+		resp, err := agent.Sandboxes.Pause(ctx, connect.NewRequest(&pb.PauseRequest{Id: sandbox, IdempotencyKey: string(op)}))
 		if err != nil {
 			return nil, err
 		}
@@ -197,8 +227,8 @@ func (c *Control) Pause(ctx context.Context, team string, op Op, sandbox string)
 
 // Resume lets a paused sandbox go on.
 func (c *Control) Resume(ctx context.Context, team string, op Op, sandbox string) (store.Sandbox, error) {
-	return c.change(ctx, team, op, sandbox, store.Resume, func(ctx context.Context) (*pb.Sandbox, error) {
-		resp, err := c.host.Sandboxes.Resume(ctx, connect.NewRequest(&pb.ResumeRequest{Id: sandbox, IdempotencyKey: string(op)}))
+	return c.change(ctx, team, op, sandbox, store.Resume, func(ctx context.Context, agent *client.Client) (*pb.Sandbox, error) {
+		resp, err := agent.Sandboxes.Resume(ctx, connect.NewRequest(&pb.ResumeRequest{Id: sandbox, IdempotencyKey: string(op)}))
 		if err != nil {
 			return nil, err
 		}
@@ -208,13 +238,17 @@ func (c *Control) Resume(ctx context.Context, team string, op Op, sandbox string
 
 // change does what takes a sandbox from one state to another.
 func (c *Control) change(ctx context.Context, team string, op Op, sandbox string, change store.Change,
-	do func(context.Context) (*pb.Sandbox, error)) (store.Sandbox, error) {
+	do func(context.Context, *client.Client) (*pb.Sandbox, error)) (store.Sandbox, error) {
 	return perform(ctx, c, startTime, func(ctx context.Context) (store.Sandbox, error) {
-		sb, err := c.store.Begin(ctx, team, sandbox, change, "asked for", string(op), startTime)
+		sb, agent, err := c.usable(ctx, team, sandbox, change.From...)
 		if err != nil {
 			return sb, err
 		}
-		is, err := do(ctx)
+		sb, err = c.store.Begin(ctx, team, sandbox, change, "asked for", string(op), startTime)
+		if err != nil {
+			return sb, err
+		}
+		is, err := do(ctx, agent)
 		if err != nil {
 			return sb, errors.Join(err, c.settle(ctx, sb, string(op)))
 		}
@@ -226,7 +260,7 @@ func (c *Control) change(ctx context.Context, team string, op Op, sandbox string
 func (c *Control) settle(ctx context.Context, sb store.Sandbox, op string) error {
 	return cleanup.Do(ctx, func(ctx context.Context) error {
 		is, err := c.look(ctx, sb)
-		if err != nil || is.onTheWay() {
+		if err != nil || is.undecided() {
 			return err // Watch asks again when the operation's time is over
 		}
 		_, err = c.store.Finish(ctx, sb.ID, op, is.state, is.reason)
@@ -237,38 +271,65 @@ func (c *Control) settle(ctx context.Context, sb store.Sandbox, op string) error
 	})
 }
 
-// Destroy ends a sandbox in any state. One that has ended stays as it is.
+// Destroy ends a sandbox in any state. One that has ended stays as it is. On a host that is lost it ends as far as anybody can say: it is
+// destroyed there when the host comes back.
 func (c *Control) Destroy(ctx context.Context, team, sandbox string) error {
 	_, err := perform(ctx, c, shortTime, func(ctx context.Context) (struct{}, error) {
 		var none struct{}
-		op := NewOp()
-		sb, err := c.store.Begin(ctx, team, sandbox, store.Stop, "asked for", string(op), shortTime)
-		if errors.Is(err, errs.ErrFailedPrecondition) && store.Ended(sb.State) {
-			return none, nil
+		for {
+			op := NewOp()
+			sb, err := c.store.Begin(ctx, team, sandbox, store.Stop, "asked for", string(op), shortTime)
+			switch {
+			case err == nil:
+				return none, c.stop(ctx, sb, op)
+			case !errors.Is(err, errs.ErrFailedPrecondition) || !store.Ended(sb.State):
+				return none, err
+			case !sb.WithHost:
+				return none, nil
+			}
+			_, err = c.store.GiveUp(ctx, team, sandbox, "asked for"+whenBack)
+			if !errors.Is(err, errs.ErrNotFound) {
+				return none, err
+			}
+			// Its host came back just now.
 		}
-		if err != nil {
-			return none, err
-		}
-		_, err = c.host.Sandboxes.Destroy(ctx, connect.NewRequest(&pb.DestroyRequest{Id: sandbox, Reason: "asked for"}))
-		if err != nil && !errors.Is(err, errs.ErrNotFound) {
-			return none, err
-		}
-		_, err = c.store.Finish(ctx, sandbox, string(op), store.Stopped, "asked for")
-		if errors.Is(err, store.ErrOvertaken) { // the host told of its end first, or it was destroyed twice
-			err = nil
-		}
-		return none, err
 	})
+	return err
+}
+
+// whenBack is added to the reason of a sandbox's end that its host has not heard of.
+const whenBack = "; its host is lost, and destroys it when it comes back"
+
+// stop has a sandbox destroyed that is stopping.
+func (c *Control) stop(ctx context.Context, sb store.Sandbox, op Op) error {
+	reason := "asked for"
+	agent, err := c.hosts.Agent(ctx, sb.HostID)
+	if err == nil {
+		_, err = agent.Sandboxes.Destroy(ctx, connect.NewRequest(&pb.DestroyRequest{Id: sb.ID, Reason: reason}))
+	}
+	if errors.Is(err, errs.ErrUnavailable) {
+		if h, err2 := c.store.GetHost(ctx, sb.HostID); err2 == nil && h.State == store.HostLost {
+			reason, err = reason+whenBack, nil
+		}
+	}
+	if err != nil && !errors.Is(err, errs.ErrNotFound) {
+		return err
+	}
+	_, err = c.store.Finish(ctx, sb.ID, string(op), store.Stopped, reason)
+	if errors.Is(err, store.ErrOvertaken) { // the host told of its end first, or it was destroyed twice
+		err = nil
+	}
 	return err
 }
 
 // SetTTL changes how long a sandbox may be idle, and begins that time anew.
 func (c *Control) SetTTL(ctx context.Context, team, sandbox string, seconds int32, onExpiry string) (store.Sandbox, error) {
 	return perform(ctx, c, shortTime, func(ctx context.Context) (store.Sandbox, error) {
-		if _, err := c.usable(ctx, team, sandbox, store.Running, store.Paused); err != nil {
+		_, agent, err := c.usable(ctx, team, sandbox, store.Running, store.Paused)
+		if err != nil {
 			return store.Sandbox{}, err
 		}
-		_, err := c.host.Sandboxes.SetTTL(ctx, connect.NewRequest(&pb.SetTTLRequest{Id: sandbox, TtlSeconds: uint32(seconds), OnExpiry: expiry(onExpiry)}))
+		_, err = agent.Sandboxes.SetTTL(ctx, connect.NewRequest(&pb.SetTTLRequest{Id: sandbox, TtlSeconds: uint32(seconds), OnExpiry: expiry(onExpiry)}))
 		if err != nil {
 			return store.Sandbox{}, err
 		}
@@ -276,25 +337,23 @@ func (c *Control) SetTTL(ctx context.Context, team, sandbox string, seconds int3
 	})
 }
 
-// usable returns a team's sandbox if it is in one of the states.
-func (c *Control) usable(ctx context.Context, team, sandbox string, in ...store.State) (store.Sandbox, error) {
+// usable returns a team's sandbox if it is in one of the states, and who speaks to its host's agent.
+func (c *Control) usable(ctx context.Context, team, sandbox string, in ...store.State) (store.Sandbox, *client.Client, error) {
 	sb, err := c.store.Get(ctx, team, sandbox)
 	if err != nil {
-		return sb, err
+		return sb, nil, err
 	}
-	for _, s := range in {
-		if sb.State == s {
-			return sb, nil
-		}
+	if !slices.Contains(in, sb.State) {
+		return sb, nil, fmt.Errorf("sandbox %s is %s (%s): %w", sandbox, sb.State, sb.Reason, errs.ErrFailedPrecondition)
 	}
-	return sb, fmt.Errorf("sandbox %s is %s (%s): %w", sandbox, sb.State, sb.Reason, errs.ErrFailedPrecondition)
+	agent, err := c.hosts.Agent(ctx, sb.HostID)
+	return sb, agent, err
 }
 
-// Ready says whether the database and the agent answer.
+// Ready says whether the database answers and a host is up.
 func (c *Control) Ready(ctx context.Context) error {
 	if err := c.store.Ping(ctx); err != nil {
 		return err
 	}
-	_, err := c.host.Host.Status(ctx, connect.NewRequest(&pb.StatusRequest{}))
-	return err
+	return c.hosts.Ready(ctx)
 }

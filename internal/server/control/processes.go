@@ -22,17 +22,18 @@ const inputPiece = 256 << 10
 // Running is a sandbox that ran when it was looked up, and its host: for what is done in it, its commands and its files. Should it run no more,
 // its host says so.
 type Running struct {
-	host Host
+	host *client.Client
 	id   string
 	c    *Control
 }
 
 // Running looks a team's sandbox up. ErrFailedPrecondition when it does not run.
 func (c *Control) Running(ctx context.Context, team, sandbox string) (*Running, error) {
-	if _, err := c.usable(ctx, team, sandbox, store.Running); err != nil {
+	_, agent, err := c.usable(ctx, team, sandbox, store.Running)
+	if err != nil {
 		return nil, err
 	}
-	return &Running{c.host, sandbox, c}, nil
+	return &Running{agent, sandbox, c}, nil
 }
 
 // Start starts a command that goes on by itself and returns its pid. It is started although the caller leaves meanwhile.

@@ -14,10 +14,11 @@ import (
 
 // Stats are what a sandbox takes of its host now. ErrFailedPrecondition when it does not run, and so takes nothing.
 func (c *Control) Stats(ctx context.Context, team, sandbox string) (*pb.Stats, error) {
-	if _, err := c.usable(ctx, team, sandbox, store.Running); err != nil {
+	_, agent, err := c.usable(ctx, team, sandbox, store.Running)
+	if err != nil {
 		return nil, err
 	}
-	resp, err := c.host.Host.Stats(ctx, connect.NewRequest(&pb.StatsRequest{Ids: []string{sandbox}}))
+	resp, err := agent.Host.Stats(ctx, connect.NewRequest(&pb.StatsRequest{Ids: []string{sandbox}}))
 	if errors.Is(err, errs.ErrNotFound) || err == nil && len(resp.Msg.GetStats()) != 1 {
 		return nil, fmt.Errorf("sandbox %s has no machine any more: %w", sandbox, errs.ErrFailedPrecondition)
 	}

@@ -23,11 +23,16 @@ type Clone struct {
 // Fork starts count others from where a running sandbox is now. The error is that of the freeze; each clone's outcome is its own.
 func (c *Control) Fork(ctx context.Context, team string, op Op, sandbox string, count int32) ([]Clone, error) {
 	return perform(ctx, c, OpTime, func(ctx context.Context) ([]Clone, error) {
-		of, err := c.usable(ctx, team, sandbox, store.Running)
+		of, agent, err := c.usable(ctx, team, sandbox, store.Running)
 		if err != nil {
 			return nil, err
 		}
-		resp, err := c.host.Sandboxes.Fork(ctx, connect.NewRequest(&pb.ForkRequest{Id: sandbox, Count: uint32(count), IdempotencyKey: string(op)}))
+		if draining, err := c.hosts.Draining(ctx, of.HostID); err != nil {
+			return nil, err
+		} else if draining {
+			return nil, fmt.Errorf("its host %s drains and gets no new sandboxes: %w", of.HostID, errs.ErrFailedPrecondition)
+		}
+		resp, err := agent.Sandboxes.Fork(ctx, connect.NewRequest(&pb.ForkRequest{Id: sandbox, Count: uint32(count), IdempotencyKey: string(op)}))
 		if err != nil {
 			return nil, err
 		}
@@ -40,7 +45,7 @@ func (c *Control) Fork(ctx context.Context, team string, op Op, sandbox string, 
 		rows, err := c.store.AddClones(ctx, of, ids, "forked from "+sandbox)
 		if err != nil {
 			for _, id := range ids { // nobody would know them
-				err = errors.Join(err, c.remove(ctx, id, "it could not be written down"))
+				err = errors.Join(err, c.remove(ctx, store.Sandbox{ID: id, HostID: of.HostID}, "it could not be written down"))
 			}
 			return nil, err
 		}
@@ -58,17 +63,18 @@ func (c *Control) Fork(ctx context.Context, team string, op Op, sandbox string, 
 
 // Exec runs a command as client.Client.Exec does. It is killed when the caller leaves.
 func (c *Control) Exec(ctx context.Context, team string, req *pb.ExecRequest, s client.Streams) (client.Result, error) {
-	if _, err := c.usable(ctx, team, req.GetId(), store.Running); err != nil {
+	_, agent, err := c.usable(ctx, team, req.GetId(), store.Running)
+	if err != nil {
 		return client.Result{}, err
 	}
 	req.KillOnHangup = true
-	return c.host.Exec(ctx, req, s)
+	return agent.Exec(ctx, req, s)
 }
 
 // Snapshot freezes a running sandbox under a name. It runs on.
 func (c *Control) Snapshot(ctx context.Context, team string, op Op, sandbox, name string) (store.Snapshot, error) {
 	return perform(ctx, c, startTime, func(ctx context.Context) (store.Snapshot, error) {
-		of, err := c.usable(ctx, team, sandbox, store.Running)
+		of, agent, err := c.usable(ctx, team, sandbox, store.Running)
 		if err != nil {
 			return store.Snapshot{}, err
 		}
@@ -76,7 +82,7 @@ func (c *Control) Snapshot(ctx context.Context, team string, op Op, sandbox, nam
 		if err != nil {
 			return snap, err
 		}
-		_, err = c.host.Snapshots.CreateSnapshot(ctx, connect.NewRequest(&pb.CreateSnapshotRequest{Id: sandbox, Name: snap.ID, IdempotencyKey: string(op)}))
+		_, err = agent.Snapshots.CreateSnapshot(ctx, connect.NewRequest(&pb.CreateSnapshotRequest{Id: sandbox, Name: snap.ID, IdempotencyKey: string(op)}))
 		if err != nil {
 			return snap, errors.Join(err, cleanup.Do(ctx, func(ctx context.Context) error { return c.removeSnapshot(ctx, snap) }))
 		}
@@ -105,18 +111,18 @@ func (c *Control) DeleteSnapshot(ctx context.Context, team, name string) error {
 
 // removeSnapshot has the agent delete a snapshot, if it has it, and forgets it.
 func (c *Control) removeSnapshot(ctx context.Context, snap store.Snapshot) error {
-	_, err := c.host.Snapshots.DeleteSnapshot(ctx, connect.NewRequest(&pb.DeleteSnapshotRequest{Name: snap.ID}))
+	agent, err := c.hosts.Agent(ctx, snap.HostID)
+	if err != nil {
+		return fmt.Errorf("snapshot %q: %w", snap.Name, err)
+	}
+	_, err = agent.Snapshots.DeleteSnapshot(ctx, connect.NewRequest(&pb.DeleteSnapshotRequest{Name: snap.ID}))
 	if err != nil && !errors.Is(err, errs.ErrNotFound) {
 		return fmt.Errorf("snapshot %q: %w", snap.Name, err)
 	}
 	return c.store.RemoveSnapshot(ctx, snap.ID)
 }
 
-// Templates are what sandboxes can be started from, by name.
-func (c *Control) Templates(ctx context.Context) ([]*pb.Template, error) {
-	resp, err := c.host.Host.ListTemplates(ctx, connect.NewRequest(&pb.ListTemplatesRequest{}))
-	if err != nil {
-		return nil, err
-	}
-	return resp.Msg.GetTemplates(), nil
+// Templates are what sandboxes can be started from, by name: all that any host which is up has.
+func (c *Control) Templates(ctx context.Context) ([]store.Template, error) {
+	return c.store.Templates(ctx)
 }

@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/hostagent/client"
 	"wrenn.dev/wrenn/internal/server/store"
 	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
@@ -26,23 +27,38 @@ type found struct {
 	absent bool // the agent has none
 }
 
-// onTheWay says that it will be in another state soon.
-func (f found) onTheWay() bool {
+// undecided says that nothing can be written down by it: it will be in another state soon, or its record can't be read.
+func (f found) undecided() bool {
 	switch f.state {
-	case store.Starting, store.Pausing, store.Resuming, store.Stopping:
+	case store.Starting, store.Pausing, store.Resuming, store.Stopping, "":
 		return true
 	}
 	return false
 }
 
-// look asks the agent for a sandbox. What an agent does not have has ended: its state says how, as far as the row tells.
+// look asks the agent for a sandbox.
 func (c *Control) look(ctx context.Context, row store.Sandbox) (found, error) {
-	resp, err := c.host.Sandboxes.Get(ctx, connect.NewRequest(&pb.GetRequest{Id: row.ID}))
+	agent, err := c.hosts.Agent(ctx, row.HostID)
+	if err != nil {
+		return found{}, err
+	}
+	return lookAt(ctx, agent, row)
+}
+
+// lookAt is look. What an agent does not have has ended: its state says how, as far as the row tells.
+func lookAt(ctx context.Context, agent *client.Client, row store.Sandbox) (found, error) {
+	resp, err := agent.Sandboxes.Get(ctx, connect.NewRequest(&pb.GetRequest{Id: row.ID}))
 	if errors.Is(err, errs.ErrNotFound) {
-		if row.State == store.Starting {
+		switch row.State {
+		case store.Starting:
 			return found{store.Failed, "its start was cut off", true}, nil
+		case store.Lost:
+			return found{store.Lost, "its host came back without it", true}, nil
 		}
 		return found{store.Stopped, "its host has it no more", true}, nil
+	}
+	if errors.Is(err, errs.ErrCorrupt) {
+		return found{}, nil // its record can't be read
 	}
 	if err != nil {
 		return found{}, err
@@ -52,150 +68,73 @@ func (c *Control) look(ctx context.Context, row store.Sandbox) (found, error) {
 }
 
 const (
-	// lookAgain is how often everything is looked at, although no event tells of it.
-	lookAgain = time.Minute
-	// comeBack is how soon an agent that does not answer is asked again.
-	comeBack = time.Second
 	// raced is how soon a row is read again that changed meanwhile.
 	raced = 10 * time.Millisecond
 	// pageSize is how many sandboxes are read at once.
 	pageSize = 500
 )
 
-// Watch writes down what happens to the host's sandboxes by itself: those that end, that expire, and those whose operation was cut off,
-// by the end of a server or an agent. It returns when ctx ends.
-func (c *Control) Watch(ctx context.Context) {
-	for ctx.Err() == nil {
-		err := c.follow(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		c.log.Warn("the host's events can't be followed; it is tried again", "host", c.host.ID, "error", err)
-		select {
-		case <-time.After(comeBack):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// follow looks at everything, and then at what the host's events name. An event says only where to look: what is true is what the agent
-// says when it is asked.
-func (c *Control) follow(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := c.host.Host.Events(ctx, connect.NewRequest(&pb.EventsRequest{}))
-	if err != nil {
+// check brings a sandbox's row and its host together. Nothing is destroyed on a doubt: only what has ended by its row, or is to. One that the
+// store does not know is somebody else's and left alone, and so is one whose record the agent can't read.
+func (c *Control) check(ctx context.Context, host string, agent *client.Client, sandbox string) error {
+	err := c.reconcile(ctx, host, agent, sandbox)
+	if err == nil || ctx.Err() != nil || errors.Is(err, errs.ErrUnavailable) {
 		return err
 	}
-	defer stream.Close()
-	events := make(chan *pb.EventsResponse)
-	go func() {
-		defer close(events)
-		for stream.Receive() {
-			select {
-			case events <- stream.Msg():
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	tick := time.NewTicker(lookAgain)
-	defer tick.Stop()
-	all := true
-	for {
-		if all {
-			if err := c.lookAtAll(ctx); err != nil {
-				return err
-			}
-		}
-		select {
-		case e, ok := <-events:
-			if !ok {
-				return stream.Err()
-			}
-			all = e.GetGap() != nil
-			if id := e.GetStateChanged().GetSandbox(); id != "" {
-				if err := c.check(ctx, id); err != nil {
-					return err
-				}
-			}
-		case <-tick.C:
-			all = true
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+	c.log.Warn("a sandbox and its host were not brought together; it is tried again with the next look", "sandbox", sandbox, "host", host, "error", err)
+	return nil // and the others are looked at
 }
 
-// lookAtAll checks every sandbox that the store or the agent has.
-func (c *Control) lookAtAll(ctx context.Context) error {
-	for after := ""; ; {
-		rows, err := c.store.Alive(ctx, c.host.ID, after, pageSize)
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			if err := c.check(ctx, row.ID); err != nil {
-				return err
-			}
-			after = row.ID
-		}
-		if len(rows) < pageSize {
-			break
-		}
-	}
-	for token := ""; ; {
-		resp, err := c.host.Sandboxes.List(ctx, connect.NewRequest(&pb.ListRequest{PageSize: pageSize, PageToken: token}))
-		if err != nil {
-			return err
-		}
-		for _, is := range resp.Msg.GetSandboxes() {
-			if err := c.check(ctx, is.GetId()); err != nil {
-				return err
-			}
-		}
-		if token = resp.Msg.GetNextPageToken(); token == "" {
-			return nil
-		}
-	}
-}
-
-// check brings a sandbox's row and the host together. One that the store does not know is somebody else's and left alone.
-func (c *Control) check(ctx context.Context, sandbox string) error {
+func (c *Control) reconcile(ctx context.Context, host string, agent *client.Client, sandbox string) error {
 	for ctx.Err() == nil {
-		row, err := c.store.OfHost(ctx, c.host.ID, sandbox)
+		row, err := c.store.OfHost(ctx, host, sandbox)
 		if errors.Is(err, errs.ErrNotFound) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		is, err := c.look(ctx, row) // after the row was read: see store.Observe
+		is, err := lookAt(ctx, agent, row) // after the row was read: see store.Observe
 		if err != nil {
 			return err
 		}
-		live := row.OpUntil != nil && time.Now().Before(*row.OpUntil)
-		switch {
-		case store.Ended(row.State):
-			if is.absent || store.Ended(is.state) {
-				return nil
-			}
-			return c.remove(ctx, sandbox, "it was "+row.State+": "+row.Reason)
-		case row.State == store.Stopping && !live && !is.absent:
-			if err := c.remove(ctx, sandbox, row.Reason); err != nil {
-				return err
-			}
-			continue
-		case row.Op == nil && row.State == is.state, live && (row.State == store.Starting || !store.Ended(is.state)), is.onTheWay():
-			return nil // an operation under way tells of its end itself, and a state on the way has another event to come
-		}
-		if row.State == store.Stopping && is.absent {
-			is = found{state: store.Stopped, reason: row.Reason}
-		}
-		if changed, err := c.store.Observe(ctx, row, is.state, is.reason); changed || err != nil {
+		done, err := c.bring(ctx, row, is)
+		if done || err != nil {
 			return err
 		}
 		time.Sleep(raced)
 	}
 	return context.Cause(ctx)
+}
+
+// bring brings a row and what its host says together. It says whether that is done; else the row is read anew.
+func (c *Control) bring(ctx context.Context, row store.Sandbox, is found) (done bool, err error) {
+	live := row.OpUntil != nil && time.Now().Before(*row.OpUntil)
+	switch {
+	case row.WithHost && is.undecided():
+		return true, nil
+	case row.WithHost:
+		if !is.absent {
+			is.reason = "its host is back: " + is.reason
+		}
+		if is.state == store.Stopped { // an agent tells of none, but the row would have no reason
+			is.state = store.Lost
+		}
+		return c.store.ComeBack(ctx, row, is.state, is.reason)
+	case row.State == store.Lost:
+		return true, nil // by its agent's own word
+	case store.Ended(row.State):
+		if is.absent || store.Ended(is.state) {
+			return true, nil
+		}
+		return true, c.remove(ctx, row, "it was "+row.State+": "+row.Reason)
+	case row.State == store.Stopping && !live && !is.absent:
+		return false, c.remove(ctx, row, row.Reason)
+	case row.Op == nil && row.State == is.state, live && (row.State == store.Starting || !store.Ended(is.state)), is.undecided():
+		return true, nil // an operation under way tells of its end itself, and a state on the way has another event to come
+	}
+	if row.State == store.Stopping && is.absent {
+		is = found{state: store.Stopped, reason: row.Reason}
+	}
+	return c.store.Observe(ctx, row, is.state, is.reason)
 }

@@ -183,6 +183,30 @@ func (e HealthStatus) Valid() bool {
 	}
 }
 
+// Defines values for HostState.
+const (
+	HostJoining HostState = "joining"
+	HostLost    HostState = "lost"
+	HostRemoved HostState = "removed"
+	HostUp      HostState = "up"
+)
+
+// Valid indicates whether the value is a known member of the HostState enum.
+func (e HostState) Valid() bool {
+	switch e {
+	case HostJoining:
+		return true
+	case HostLost:
+		return true
+	case HostRemoved:
+		return true
+	case HostUp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for OnExpiry.
 const (
 	Destroy OnExpiry = "destroy"
@@ -404,6 +428,12 @@ type CommandResult struct {
 	TookMs          int64 `json:"took_ms"`
 }
 
+// CreateHostToken defines model for CreateHostToken.
+type CreateHostToken struct {
+	// TTLSeconds How long it is good, in seconds.
+	TTLSeconds *int32 `json:"ttl_seconds,omitempty"`
+}
+
 // CreateKey defines model for CreateKey.
 type CreateKey struct {
 	// ExpiresAt From when on it is refused; without it, never.
@@ -489,7 +519,8 @@ type Event struct {
 	// SandboxID Example: cl-0123456789abcdefghij
 	SandboxID SandboxID `json:"sandbox_id"`
 
-	// State `stopped` was asked for, or its time had come; `failed` ended by itself or never started; `lost` was lost by its host. These three are the end.
+	// State `stopped` was asked for, or its time had come; `failed` ended by itself or never started; `lost` was lost by its host, or with it. These three are the end,
+	// but that what was lost with its host is there again when the host is.
 	State State `json:"state"`
 }
 
@@ -566,6 +597,55 @@ type Health struct {
 
 // HealthStatus defines model for Health.Status.
 type HealthStatus string
+
+// Host defines model for Host.
+type Host struct {
+	// Address Where its agent is; empty until it has said so.
+	Address string `json:"address"`
+
+	// Capacity What sandboxes may take together, where 0 is no limit, or what they take. Disk has room for the memory of each, which is on the disk while it
+	// is paused.
+	Capacity  Resources `json:"capacity"`
+	CreatedAt time.Time `json:"created_at"`
+
+	// Draining It gets no new sandboxes.
+	Draining bool   `json:"draining"`
+	ID       string `json:"id"`
+
+	// LeaseUntil It is lost when it is not heard of by then.
+	LeaseUntil time.Time `json:"lease_until"`
+
+	// Reserved What sandboxes may take together, where 0 is no limit, or what they take. Disk has room for the memory of each, which is on the disk while it
+	// is paused.
+	Reserved Resources `json:"reserved"`
+
+	// State `joining` is new or back, and what it has is looked at; `up` gets sandboxes, unless it drains; `lost` was silent for too long, and is
+	// joining again as soon as it is heard of; `removed` is let in no more.
+	State     HostState `json:"state"`
+	Templates []string  `json:"templates"`
+	Version   string    `json:"version"`
+}
+
+// HostPage defines model for HostPage.
+type HostPage struct {
+	Hosts []Host `json:"hosts"`
+
+	// NextCursor Absent on the last page.
+	NextCursor *string `json:"next_cursor,omitempty"`
+}
+
+// HostState `joining` is new or back, and what it has is looked at; `up` gets sandboxes, unless it drains; `lost` was silent for too long, and is
+// joining again as soon as it is heard of; `removed` is let in no more.
+type HostState string
+
+// HostToken defines model for HostToken.
+type HostToken struct {
+	ExpiresAt time.Time `json:"expires_at"`
+	ID        string    `json:"id"`
+
+	// Token The token itself.
+	Token string `json:"token"`
+}
 
 // Key defines model for Key.
 type Key struct {
@@ -659,6 +739,15 @@ type ProcessList struct {
 	Processes []Process `json:"processes"`
 }
 
+// Resources What sandboxes may take together, where 0 is no limit, or what they take. Disk has room for the memory of each, which is on the disk while it
+// is paused.
+type Resources struct {
+	DiskBytes int64 `json:"disk_bytes"`
+	MemoryMib int64 `json:"memory_mib"`
+	Sandboxes int32 `json:"sandboxes"`
+	Vcpus     int32 `json:"vcpus"`
+}
+
 // Sandbox defines model for Sandbox.
 type Sandbox struct {
 	// ChangedAt Of the state.
@@ -683,7 +772,8 @@ type Sandbox struct {
 	// SnapshotID The snapshot that it began from.
 	SnapshotID *string `json:"snapshot_id,omitempty"`
 
-	// State `stopped` was asked for, or its time had come; `failed` ended by itself or never started; `lost` was lost by its host. These three are the end.
+	// State `stopped` was asked for, or its time had come; `failed` ended by itself or never started; `lost` was lost by its host, or with it. These three are the end,
+	// but that what was lost with its host is there again when the host is.
 	State    State  `json:"state"`
 	Template string `json:"template"`
 
@@ -727,7 +817,7 @@ type SandboxPage struct {
 	Sandboxes  []Sandbox `json:"sandboxes"`
 }
 
-// Scope `read` sees, `write` changes, `admin` makes and revokes API keys. Each stands for itself.
+// Scope `read` sees, `write` changes, `admin` makes and revokes API keys and looks after hosts. Each stands for itself.
 type Scope string
 
 // SignalProcess defines model for SignalProcess.
@@ -789,7 +879,8 @@ type StartedProcess struct {
 	Pid PID `json:"pid"`
 }
 
-// State `stopped` was asked for, or its time had come; `failed` ended by itself or never started; `lost` was lost by its host. These three are the end.
+// State `stopped` was asked for, or its time had come; `failed` ended by itself or never started; `lost` was lost by its host, or with it. These three are the end,
+// but that what was lost with its host is there again when the host is.
 type State string
 
 // Stdin defines model for Stdin.
@@ -993,7 +1084,8 @@ type WebhookMessageData struct {
 	// SandboxID Example: cl-0123456789abcdefghij
 	SandboxID SandboxID `json:"sandbox_id"`
 
-	// State `stopped` was asked for, or its time had come; `failed` ended by itself or never started; `lost` was lost by its host. These three are the end.
+	// State `stopped` was asked for, or its time had come; `failed` ended by itself or never started; `lost` was lost by its host, or with it. These three are the end,
+	// but that what was lost with its host is there again when the host is.
 	State State `json:"state"`
 }
 
@@ -1026,6 +1118,9 @@ type WrittenFile struct {
 // Cursor defines model for Cursor.
 type Cursor = string
 
+// HostID defines model for HostID.
+type HostID = string
+
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
 
@@ -1037,6 +1132,27 @@ type StreamEventsParams struct {
 	// Sandbox Only those of one sandbox.
 	Sandbox     *SandboxID `form:"sandbox,omitempty" json:"sandbox,omitempty"`
 	LastEventID *string    `json:"Last-Event-ID,omitempty"`
+}
+
+// ListHostsParams defines parameters for ListHosts.
+type ListHostsParams struct {
+	// Limit How many at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor The page before's `next_cursor`.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// DrainHostParams defines parameters for DrainHost.
+type DrainHostParams struct {
+	// IdempotencyKey Makes the request happen once, however often it is sent.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// UndrainHostParams defines parameters for UndrainHost.
+type UndrainHostParams struct {
+	// IdempotencyKey Makes the request happen once, however often it is sent.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListKeysParams defines parameters for ListKeys.
@@ -1270,6 +1386,9 @@ type TestWebhookParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// CreateHostTokenJSONRequestBody defines body for CreateHostToken for application/json ContentType.
+type CreateHostTokenJSONRequestBody = CreateHostToken
+
 // CreateKeyJSONRequestBody defines body for CreateKey for application/json ContentType.
 type CreateKeyJSONRequestBody = CreateKey
 
@@ -1329,6 +1448,24 @@ type ServerInterface interface {
 	// StreamEvents Follow every change of state
 	// (GET /v1/events)
 	StreamEvents(w http.ResponseWriter, r *http.Request, params StreamEventsParams)
+	// ListHosts List the hosts, by id
+	// (GET /v1/hosts)
+	ListHosts(w http.ResponseWriter, r *http.Request, params ListHostsParams)
+	// CreateHostToken Make a token by which one machine joins
+	// (POST /v1/hosts/tokens)
+	CreateHostToken(w http.ResponseWriter, r *http.Request)
+	// RemoveHost Remove a host
+	// (DELETE /v1/hosts/{id})
+	RemoveHost(w http.ResponseWriter, r *http.Request, id HostID)
+	// GetHost Get a host
+	// (GET /v1/hosts/{id})
+	GetHost(w http.ResponseWriter, r *http.Request, id HostID)
+	// DrainHost Keep new sandboxes from a host
+	// (POST /v1/hosts/{id}/drain)
+	DrainHost(w http.ResponseWriter, r *http.Request, id HostID, params DrainHostParams)
+	// UndrainHost Let new sandboxes onto a host again
+	// (POST /v1/hosts/{id}/undrain)
+	UndrainHost(w http.ResponseWriter, r *http.Request, id HostID, params UndrainHostParams)
 	// ListKeys List the team's API keys
 	// (GET /v1/keys)
 	ListKeys(w http.ResponseWriter, r *http.Request, params ListKeysParams)
@@ -1542,6 +1679,218 @@ func (siw *ServerInterfaceWrapper) StreamEvents(w http.ResponseWriter, r *http.R
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.StreamEvents(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListHosts operation middleware
+func (siw *ServerInterfaceWrapper) ListHosts(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListHostsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListHosts(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateHostToken operation middleware
+func (siw *ServerInterfaceWrapper) CreateHostToken(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateHostToken(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RemoveHost operation middleware
+func (siw *ServerInterfaceWrapper) RemoveHost(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id HostID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RemoveHost(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetHost operation middleware
+func (siw *ServerInterfaceWrapper) GetHost(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id HostID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetHost(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DrainHost operation middleware
+func (siw *ServerInterfaceWrapper) DrainHost(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id HostID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DrainHostParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DrainHost(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UndrainHost operation middleware
+func (siw *ServerInterfaceWrapper) UndrainHost(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id HostID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UndrainHostParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UndrainHost(w, r, id, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3614,6 +3963,12 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/healthz", wrapper.GetHealth)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/readyz", wrapper.GetReadiness)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/events", wrapper.StreamEvents)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/hosts", wrapper.ListHosts)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/hosts/tokens", wrapper.CreateHostToken)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/hosts/{id}", wrapper.RemoveHost)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/hosts/{id}", wrapper.GetHost)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/hosts/{id}/drain", wrapper.DrainHost)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/hosts/{id}/undrain", wrapper.UndrainHost)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/keys", wrapper.ListKeys)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/keys", wrapper.CreateKey)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/keys/{id}", wrapper.RevokeKey)
@@ -3796,6 +4151,236 @@ type StreamEventsdefaultJSONResponse struct {
 }
 
 func (response StreamEventsdefaultJSONResponse) VisitStreamEventsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListHostsRequestObject struct {
+	Params ListHostsParams
+}
+
+type ListHostsResponseObject interface {
+	VisitListHostsResponse(w http.ResponseWriter) error
+}
+
+type ListHosts200JSONResponse HostPage
+
+func (response ListHosts200JSONResponse) VisitListHostsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListHostsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListHostsdefaultJSONResponse) VisitListHostsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateHostTokenRequestObject struct {
+	Body *CreateHostTokenJSONRequestBody
+}
+
+type CreateHostTokenResponseObject interface {
+	VisitCreateHostTokenResponse(w http.ResponseWriter) error
+}
+
+type CreateHostToken201JSONResponse HostToken
+
+func (response CreateHostToken201JSONResponse) VisitCreateHostTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateHostTokendefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateHostTokendefaultJSONResponse) VisitCreateHostTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveHostRequestObject struct {
+	ID HostID `json:"id"`
+}
+
+type RemoveHostResponseObject interface {
+	VisitRemoveHostResponse(w http.ResponseWriter) error
+}
+
+type RemoveHost204Response struct {
+}
+
+func (response RemoveHost204Response) VisitRemoveHostResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RemoveHostdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RemoveHostdefaultJSONResponse) VisitRemoveHostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetHostRequestObject struct {
+	ID HostID `json:"id"`
+}
+
+type GetHostResponseObject interface {
+	VisitGetHostResponse(w http.ResponseWriter) error
+}
+
+type GetHost200JSONResponse Host
+
+func (response GetHost200JSONResponse) VisitGetHostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetHostdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetHostdefaultJSONResponse) VisitGetHostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DrainHostRequestObject struct {
+	ID     HostID `json:"id"`
+	Params DrainHostParams
+}
+
+type DrainHostResponseObject interface {
+	VisitDrainHostResponse(w http.ResponseWriter) error
+}
+
+type DrainHost200JSONResponse Host
+
+func (response DrainHost200JSONResponse) VisitDrainHostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DrainHostdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response DrainHostdefaultJSONResponse) VisitDrainHostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UndrainHostRequestObject struct {
+	ID     HostID `json:"id"`
+	Params UndrainHostParams
+}
+
+type UndrainHostResponseObject interface {
+	VisitUndrainHostResponse(w http.ResponseWriter) error
+}
+
+type UndrainHost200JSONResponse Host
+
+func (response UndrainHost200JSONResponse) VisitUndrainHostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UndrainHostdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response UndrainHostdefaultJSONResponse) VisitUndrainHostResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -5626,6 +6211,24 @@ type StrictServerInterface interface {
 	// StreamEvents Follow every change of state
 	// (GET /v1/events)
 	StreamEvents(ctx context.Context, request StreamEventsRequestObject) (StreamEventsResponseObject, error)
+	// ListHosts List the hosts, by id
+	// (GET /v1/hosts)
+	ListHosts(ctx context.Context, request ListHostsRequestObject) (ListHostsResponseObject, error)
+	// CreateHostToken Make a token by which one machine joins
+	// (POST /v1/hosts/tokens)
+	CreateHostToken(ctx context.Context, request CreateHostTokenRequestObject) (CreateHostTokenResponseObject, error)
+	// RemoveHost Remove a host
+	// (DELETE /v1/hosts/{id})
+	RemoveHost(ctx context.Context, request RemoveHostRequestObject) (RemoveHostResponseObject, error)
+	// GetHost Get a host
+	// (GET /v1/hosts/{id})
+	GetHost(ctx context.Context, request GetHostRequestObject) (GetHostResponseObject, error)
+	// DrainHost Keep new sandboxes from a host
+	// (POST /v1/hosts/{id}/drain)
+	DrainHost(ctx context.Context, request DrainHostRequestObject) (DrainHostResponseObject, error)
+	// UndrainHost Let new sandboxes onto a host again
+	// (POST /v1/hosts/{id}/undrain)
+	UndrainHost(ctx context.Context, request UndrainHostRequestObject) (UndrainHostResponseObject, error)
 	// ListKeys List the team's API keys
 	// (GET /v1/keys)
 	ListKeys(ctx context.Context, request ListKeysRequestObject) (ListKeysResponseObject, error)
@@ -5863,6 +6466,169 @@ func (sh *strictHandler) StreamEvents(w http.ResponseWriter, r *http.Request, pa
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(StreamEventsResponseObject); ok {
 		if err := validResponse.VisitStreamEventsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListHosts operation middleware
+func (sh *strictHandler) ListHosts(w http.ResponseWriter, r *http.Request, params ListHostsParams) {
+	var request ListHostsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListHosts(ctx, request.(ListHostsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListHosts")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListHostsResponseObject); ok {
+		if err := validResponse.VisitListHostsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateHostToken operation middleware
+func (sh *strictHandler) CreateHostToken(w http.ResponseWriter, r *http.Request) {
+	var request CreateHostTokenRequestObject
+
+	var body CreateHostTokenJSONRequestBody
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateHostToken(ctx, request.(CreateHostTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateHostToken")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateHostTokenResponseObject); ok {
+		if err := validResponse.VisitCreateHostTokenResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveHost operation middleware
+func (sh *strictHandler) RemoveHost(w http.ResponseWriter, r *http.Request, id HostID) {
+	var request RemoveHostRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveHost(ctx, request.(RemoveHostRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveHost")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RemoveHostResponseObject); ok {
+		if err := validResponse.VisitRemoveHostResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetHost operation middleware
+func (sh *strictHandler) GetHost(w http.ResponseWriter, r *http.Request, id HostID) {
+	var request GetHostRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetHost(ctx, request.(GetHostRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetHost")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetHostResponseObject); ok {
+		if err := validResponse.VisitGetHostResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DrainHost operation middleware
+func (sh *strictHandler) DrainHost(w http.ResponseWriter, r *http.Request, id HostID, params DrainHostParams) {
+	var request DrainHostRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DrainHost(ctx, request.(DrainHostRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DrainHost")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DrainHostResponseObject); ok {
+		if err := validResponse.VisitDrainHostResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UndrainHost operation middleware
+func (sh *strictHandler) UndrainHost(w http.ResponseWriter, r *http.Request, id HostID, params UndrainHostParams) {
+	var request UndrainHostRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UndrainHost(ctx, request.(UndrainHostRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UndrainHost")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UndrainHostResponseObject); ok {
+		if err := validResponse.VisitUndrainHostResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

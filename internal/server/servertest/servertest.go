@@ -28,6 +28,7 @@ import (
 	"wrenn.dev/wrenn/internal/server/control"
 	"wrenn.dev/wrenn/internal/server/extend"
 	"wrenn.dev/wrenn/internal/server/hooks"
+	"wrenn.dev/wrenn/internal/server/hosts"
 	"wrenn.dev/wrenn/internal/server/pages"
 	"wrenn.dev/wrenn/internal/server/store"
 )
@@ -40,6 +41,8 @@ type Config struct {
 	Extensions []extension.Extension
 	// Guest speaks to a guest, whichever sandbox's it is; nil is one whose files are in Home, and which runs a few programs.
 	Guest func(dial sandbox.DialFunc, token string) hostagent.Guest
+	// Lease is how long the host may be silent; zero is hosts.DefaultLease.
+	Lease time.Duration
 }
 
 // World is a server on a real database, with the real agent on a host in memory behind a real socket.
@@ -52,6 +55,7 @@ type World struct {
 	Agent   *hostagent.Agent
 	// AsHost is the host as control knows it.
 	AsHost control.Host
+	Hosts  *hosts.Hosts
 	// HTTP serves the API and the pages at URL.
 	HTTP *httptest.Server
 	URL  string
@@ -98,24 +102,30 @@ func New(t testing.TB, c Config) *World {
 	must(err)
 	agent := client.Unix(w.Socket)
 	w.AsHost = control.Host{ID: host.ID, Client: agent}
-	w.Control, w.Auth = control.New(w.Store, w.AsHost, log), auth.New(w.Store)
+	w.Hosts, err = hosts.New(ctx, hosts.Config{Store: w.Store, Address: "127.0.0.1:1", Lease: c.Lease, Log: log})
+	must(err)
+	w.Hosts.Own(host.ID, agent)
+	w.Control, w.Auth = control.New(w.Store, w.Hosts, log), auth.New(w.Store)
+	running.Go(func() { w.Hosts.Run(ctx) })
 	running.Go(func() { w.Control.Watch(ctx) })
 	targets := hooks.Targets{Private: true} // receivers are on this machine
 	running.Go(func() { hooks.New(w.Store, targets, log).Run(ctx) })
 	added, err := extend.Start(ctx, extend.Config{Store: w.Store, Log: log}, c.Extensions)
 	must(err)
 	running.Go(func() { added.Run(ctx) })
-	handler, err := api.New(api.Config{Store: w.Store, Control: w.Control, Auth: w.Auth, Targets: targets, Extensions: added, Log: log})
+	handler, err := api.New(api.Config{Store: w.Store, Control: w.Control, Auth: w.Auth, Hosts: w.Hosts, Targets: targets, Extensions: added, Log: log})
 	must(err)
 	w.HTTP = httptest.NewServer(pages.Beside(handler))
 	w.URL = w.HTTP.URL
 	w.Team, w.Key = w.NewTeam("ours")
+	w.HostIs(host.ID, store.HostUp)
 	t.Cleanup(func() {
 		w.HTTP.CloseClientConnections()
 		w.HTTP.Close()
 		w.Control.Wait()
 		stop()
 		running.Wait()
+		w.Hosts.Close()
 		agent.Close()
 		closing, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
@@ -125,6 +135,18 @@ func New(t testing.TB, c Config) *World {
 		w.Store.Close()
 	})
 	return w
+}
+
+// HostIs waits until a host is in a state.
+func (w *World) HostIs(host, state string) {
+	w.t.Helper()
+	var h store.Host
+	for deadline := time.Now().Add(20 * time.Second); h.State != state; time.Sleep(5 * time.Millisecond) {
+		var err error
+		if h, err = w.Store.GetHost(w.t.Context(), host); err != nil || time.Now().After(deadline) {
+			w.t.Fatalf("host %s is %q, want %q: %v", host, h.State, state, err)
+		}
+	}
 }
 
 // NewTeam makes a team and a key of it with every scope.

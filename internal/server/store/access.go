@@ -20,12 +20,6 @@ func (s *Store) Team(ctx context.Context, name string) (db.Team, error) {
 	return t, kind(err)
 }
 
-// Host returns the host at an address, which it makes if there is none.
-func (s *Store) Host(ctx context.Context, address string) (db.Host, error) {
-	h, err := s.q.InsertHost(ctx, db.InsertHostParams{ID: id.NewOf(id.Host), Address: address})
-	return h, kind(err)
-}
-
 // HasKeys says whether there is any API key: a server that has none is a new one.
 func (s *Store) HasKeys(ctx context.Context) (bool, error) {
 	n, err := s.q.CountKeys(ctx)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,9 @@ type Sizes struct {
 
 // NewSandbox is what Create makes a row of.
 type NewSandbox struct {
-	ID, Team, Host string
+	ID, Team string
+	// Host is where it is to be; empty leaves that to Create, which then finds one with room and writes the sizes that it has there.
+	Host string
 	// Op names the start; OpTime is how long it is waited for.
 	Op     string
 	OpTime time.Duration
@@ -42,11 +45,14 @@ type NewSandbox struct {
 // operation took so long that it was given up. It is an ErrFailedPrecondition.
 var ErrOvertaken = fmt.Errorf("something else happened to the sandbox meanwhile: %w", errs.ErrFailedPrecondition)
 
-// Create makes a sandbox that is starting. A snapshot that it starts from can't be deleted from then on. ErrNotFound when there is none.
+// Create makes a sandbox that is starting, and holds room for it on its host. A snapshot that it starts from, whose host is its host, can't be
+// deleted from then on. ErrNotFound when there is none; ErrAlreadyExists when there is a sandbox of that id; ErrResourceExhausted with what
+// is short when no host has room for it.
 func (s *Store) Create(ctx context.Context, n NewSandbox) (Sandbox, error) {
 	var sb Sandbox
 	err := s.inTx(ctx, func(q *db.Queries) error {
 		var from *string
+		on := "" // where its snapshot is
 		if n.Snapshot != "" {
 			snap, err := q.ShareSnapshot(ctx, db.ShareSnapshotParams{TeamID: n.Team, Name: n.Snapshot})
 			if err := found(err, "snapshot", n.Snapshot); err != nil {
@@ -55,8 +61,15 @@ func (s *Store) Create(ctx context.Context, n NewSandbox) (Sandbox, error) {
 			if snap.State != snapshotReady {
 				return fmt.Errorf("snapshot %q is %s: %w", n.Snapshot, snap.State, errs.ErrFailedPrecondition)
 			}
-			from, n.Host, n.Sizes.Template = &snap.ID, snap.HostID, snap.Template
+			from, n.Sizes = &snap.ID, Sizes{snap.Template, snap.FrozenVcpus, snap.FrozenMemoryMib, snap.FrozenDiskBytes}
+			on = snap.HostID
 		}
+		if n.Host == "" {
+			if err := place(ctx, q, &n, on); err != nil {
+				return err
+			}
+		}
+		n.Host = cmp.Or(on, n.Host)
 		var err error
 		sb, err = insert(ctx, q, n, Starting, from)
 		return err

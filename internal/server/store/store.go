@@ -107,8 +107,14 @@ func kind(err error) error {
 		return fmt.Errorf("%s: %w", said.ConstraintName, errs.ErrAlreadyExists)
 	case errors.As(err, &said) && said.Code == "23514":
 		return fmt.Errorf("%s: %w", said.Message, errs.ErrFailedPrecondition)
+	case errors.As(err, &said) && said.Code == "WR001": // see the migration of hosts
+		return fmt.Errorf("%s: %w", said.Message, errs.ErrResourceExhausted)
+	case errors.As(err, &said) && said.Code == "WR002":
+		return fmt.Errorf("%s: %w", said.Message, errs.ErrUnavailable)
 	case errors.As(err, &said) && (said.Code == "22021" || said.Code == "22P05"):
 		return errs.Field("text", "it has a character that can't be kept", "give UTF-8 without a zero byte")
+	case errors.As(err, &said) && (said.Code == "40P01" || said.Code == "40001"): // it got into another one's way, and nothing of it happened
+		return fmt.Errorf("the database: %w: %w", err, errs.ErrUnavailable)
 	case errors.As(err, &said) && (said.Code[:2] == "57" || said.Code[:2] == "53" || said.Code[:2] == "08"):
 		return fmt.Errorf("the database: %w: %w", err, errs.ErrUnavailable)
 	case errors.As(err, &unreachable), pgconn.SafeToRetry(err):
@@ -117,11 +123,12 @@ func kind(err error) error {
 	return err
 }
 
-// Tidy removes what has been kept long enough: ended sandboxes and events after keep, answers to idempotency keys after a day.
+// Tidy removes what has been kept long enough: ended sandboxes, events and tokens after keep, answers to idempotency keys after a day.
 func (s *Store) Tidy(ctx context.Context, keep time.Duration) error {
 	now := time.Now()
 	_, err := s.q.DeleteEnded(ctx, now.Add(-keep))
 	_, err2 := s.q.DeleteOldEvents(ctx, now.Add(-keep))
 	_, err3 := s.q.DeleteOldKeys(ctx, now.Add(-keyTime))
-	return kind(errors.Join(err, err2, err3, s.tidyDeliveries(ctx, now.Add(-keep))))
+	_, err4 := s.q.DeleteOldTokens(ctx, now.Add(-keep))
+	return kind(errors.Join(err, err2, err3, err4, s.tidyDeliveries(ctx, now.Add(-keep))))
 }

@@ -3997,7 +3997,9 @@ type StatusResponse struct {
 	// Zero is no limit.
 	Limits *Resources `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
 	// The id of the last event.
-	LastEvent     uint64 `protobuf:"varint,9,opt,name=last_event,json=lastEvent,proto3" json:"last_event,omitempty"`
+	LastEvent uint64 `protobuf:"varint,9,opt,name=last_event,json=lastEvent,proto3" json:"last_event,omitempty"`
+	// The part of used.disk_bytes that snapshots and the templates' warm builds take.
+	StoredBytes   uint64 `protobuf:"varint,10,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4091,6 +4093,13 @@ func (x *StatusResponse) GetLimits() *Resources {
 func (x *StatusResponse) GetLastEvent() uint64 {
 	if x != nil {
 		return x.LastEvent
+	}
+	return 0
+}
+
+func (x *StatusResponse) GetStoredBytes() uint64 {
+	if x != nil {
+		return x.StoredBytes
 	}
 	return 0
 }
@@ -4413,6 +4422,7 @@ type Template struct {
 	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	Vcpus         uint32 `protobuf:"varint,3,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
 	MemoryMib     uint32 `protobuf:"varint,4,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	DiskBytes     uint64 `protobuf:"varint,5,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4471,6 +4481,13 @@ func (x *Template) GetVcpus() uint32 {
 func (x *Template) GetMemoryMib() uint32 {
 	if x != nil {
 		return x.MemoryMib
+	}
+	return 0
+}
+
+func (x *Template) GetDiskBytes() uint64 {
+	if x != nil {
+		return x.DiskBytes
 	}
 	return 0
 }
@@ -5716,7 +5733,7 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\x04part\")\n" +
 	"\x11WriteFileResponse\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\x0f\n" +
-	"\rStatusRequest\"\xaf\x03\n" +
+	"\rStatusRequest\"\xd2\x03\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
 	"\n" +
@@ -5730,7 +5747,9 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\x04used\x18\a \x01(\v2\x17.hostagent.v1.ResourcesR\x04used\x12/\n" +
 	"\x06limits\x18\b \x01(\v2\x17.hostagent.v1.ResourcesR\x06limits\x12\x1d\n" +
 	"\n" +
-	"last_event\x18\t \x01(\x04R\tlastEvent\x1a9\n" +
+	"last_event\x18\t \x01(\x04R\tlastEvent\x12!\n" +
+	"\fstored_bytes\x18\n" +
+	" \x01(\x04R\vstoredBytes\x1a9\n" +
 	"\vStatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"}\n" +
@@ -5758,13 +5777,15 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\x04what\"\x16\n" +
 	"\x14ListTemplatesRequest\"M\n" +
 	"\x15ListTemplatesResponse\x124\n" +
-	"\ttemplates\x18\x01 \x03(\v2\x16.hostagent.v1.TemplateR\ttemplates\"c\n" +
+	"\ttemplates\x18\x01 \x03(\v2\x16.hostagent.v1.TemplateR\ttemplates\"\x82\x01\n" +
 	"\bTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
 	"\x05vcpus\x18\x03 \x01(\rR\x05vcpus\x12\x1d\n" +
 	"\n" +
-	"memory_mib\x18\x04 \x01(\rR\tmemoryMib\"\x8f\x01\n" +
+	"memory_mib\x18\x04 \x01(\rR\tmemoryMib\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\x05 \x01(\x04R\tdiskBytes\"\x8f\x01\n" +
 	"\vLogsRequest\x12Y\n" +
 	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12%\n" +
 	"\tmax_bytes\x18\x02 \x01(\rB\b\x92\xcc\x18\x048\x80\x80\x04R\bmaxBytes\":\n" +

@@ -21,22 +21,6 @@ func (q *Queries) CountKeys(ctx context.Context) (int64, error) {
 	return count, err
 }
 
-const insertHost = `-- name: InsertHost :one
-INSERT INTO hosts (id, address) VALUES ($1, $2) ON CONFLICT (address) DO UPDATE SET address = excluded.address RETURNING id, address, created_at
-`
-
-type InsertHostParams struct {
-	ID      string
-	Address string
-}
-
-func (q *Queries) InsertHost(ctx context.Context, arg InsertHostParams) (Host, error) {
-	row := q.db.QueryRow(ctx, insertHost, arg.ID, arg.Address)
-	var i Host
-	err := row.Scan(&i.ID, &i.Address, &i.CreatedAt)
-	return i, err
-}
-
 const insertKey = `-- name: InsertKey :one
 INSERT INTO api_keys (id, team_id, name, prefix, hash, scopes, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7)

@@ -21,6 +21,13 @@ type ApiKey struct {
 	LastUsedAt *time.Time
 }
 
+type Authority struct {
+	Single      bool
+	Certificate []byte
+	Key         []byte
+	CreatedAt   time.Time
+}
+
 type Event struct {
 	Tx        int64
 	ID        int64
@@ -32,9 +39,32 @@ type Event struct {
 }
 
 type Host struct {
-	ID        string
-	Address   string
-	CreatedAt time.Time
+	ID                string
+	Address           string
+	CreatedAt         time.Time
+	State             string
+	Draining          bool
+	KeyHash           []byte
+	LeaseUntil        time.Time
+	Version           string
+	Boot              string
+	MaxSandboxes      int32
+	MaxVcpus          int32
+	MaxMemoryMib      int64
+	MaxDiskBytes      int64
+	ReservedSandboxes int32
+	ReservedVcpus     int32
+	ReservedMemoryMib int64
+	ReservedDiskBytes int64
+}
+
+type HostTemplate struct {
+	HostID     string
+	Name       string
+	TemplateID string
+	Vcpus      int32
+	MemoryMib  int32
+	DiskBytes  int64
 }
 
 type Idempotency struct {
@@ -48,11 +78,24 @@ type Idempotency struct {
 	CreatedAt  time.Time
 }
 
+type JoinToken struct {
+	ID        string
+	Hash      []byte
+	CreatedAt time.Time
+	ExpiresAt time.Time
+	HostID    *string
+}
+
 type Lease struct {
 	Name       string
 	Holder     string
 	Term       int64
 	LeaseUntil time.Time
+}
+
+type LeaseWatch struct {
+	Hosts string
+	At    time.Time
 }
 
 type Place struct {
@@ -81,17 +124,22 @@ type Sandbox struct {
 	OnExpiry   string
 	CreatedAt  time.Time
 	ChangedAt  time.Time
+	Awake      bool
+	WithHost   bool
 }
 
 type Snapshot struct {
-	ID        string
-	TeamID    string
-	HostID    string
-	Name      string
-	State     string
-	SandboxID string
-	Template  string
-	CreatedAt time.Time
+	ID              string
+	TeamID          string
+	HostID          string
+	Name            string
+	State           string
+	SandboxID       string
+	Template        string
+	CreatedAt       time.Time
+	FrozenVcpus     int32
+	FrozenMemoryMib int32
+	FrozenDiskBytes int64
 }
 
 type Team struct {

@@ -13,7 +13,7 @@ import (
 const beginChange = `-- name: BeginChange :one
 UPDATE sandboxes SET state = $1, reason = $2, op = $3::text, op_until = now() + $4::interval
 WHERE id = $5 AND team_id = $6 AND state = ANY ($7::text[])
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
 `
 
 type BeginChangeParams struct {
@@ -57,14 +57,18 @@ func (q *Queries) BeginChange(ctx context.Context, arg BeginChangeParams) (Sandb
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.Awake,
+		&i.WithHost,
 	)
 	return i, err
 }
 
 const deleteEnded = `-- name: DeleteEnded :execrows
 DELETE FROM sandboxes WHERE state IN ('stopped', 'failed', 'lost') AND changed_at < $1
+    AND NOT EXISTS (SELECT 1 FROM hosts h WHERE h.id = sandboxes.host_id AND h.state IN ('lost', 'joining'))
 `
 
+// Of a host that is lost nothing is forgotten: what has ended meanwhile is to be destroyed there.
 func (q *Queries) DeleteEnded(ctx context.Context, before time.Time) (int64, error) {
 	result, err := q.db.Exec(ctx, deleteEnded, before)
 	if err != nil {
@@ -76,7 +80,7 @@ func (q *Queries) DeleteEnded(ctx context.Context, before time.Time) (int64, err
 const finishChange = `-- name: FinishChange :one
 UPDATE sandboxes SET state = $1, reason = $2, op = NULL, op_until = NULL
 WHERE id = $3 AND op = $4::text
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
 `
 
 type FinishChangeParams struct {
@@ -114,6 +118,8 @@ func (q *Queries) FinishChange(ctx context.Context, arg FinishChangeParams) (San
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.Awake,
+		&i.WithHost,
 	)
 	return i, err
 }
@@ -122,7 +128,7 @@ const finishStart = `-- name: FinishStart :one
 UPDATE sandboxes SET state = 'running', reason = $1, op = NULL, op_until = NULL,
     template = $2, vcpus = $3, memory_mib = $4, disk_bytes = $5
 WHERE id = $6 AND op = $7::text
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
 `
 
 type FinishStartParams struct {
@@ -166,12 +172,14 @@ func (q *Queries) FinishStart(ctx context.Context, arg FinishStartParams) (Sandb
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.Awake,
+		&i.WithHost,
 	)
 	return i, err
 }
 
 const getSandbox = `-- name: GetSandbox :one
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at FROM sandboxes WHERE id = $1 AND team_id = $2
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host FROM sandboxes WHERE id = $1 AND team_id = $2
 `
 
 type GetSandboxParams struct {
@@ -202,12 +210,14 @@ func (q *Queries) GetSandbox(ctx context.Context, arg GetSandboxParams) (Sandbox
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.Awake,
+		&i.WithHost,
 	)
 	return i, err
 }
 
 const getSandboxOfHost = `-- name: GetSandboxOfHost :one
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at FROM sandboxes WHERE id = $1 AND host_id = $2
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host FROM sandboxes WHERE id = $1 AND host_id = $2
 `
 
 type GetSandboxOfHostParams struct {
@@ -238,6 +248,8 @@ func (q *Queries) GetSandboxOfHost(ctx context.Context, arg GetSandboxOfHostPara
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.Awake,
+		&i.WithHost,
 	)
 	return i, err
 }
@@ -247,7 +259,7 @@ INSERT INTO sandboxes (id, team_id, host_id, state, reason, op, op_until, templa
     metadata, ttl_seconds, on_expiry)
 VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval, $8, $9,
     $10, $11, $12, $13, $14, $15, $16)
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
 `
 
 type InsertSandboxParams struct {
@@ -309,13 +321,15 @@ func (q *Queries) InsertSandbox(ctx context.Context, arg InsertSandboxParams) (S
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.Awake,
+		&i.WithHost,
 	)
 	return i, err
 }
 
 const listAlive = `-- name: ListAlive :many
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at FROM sandboxes
-WHERE host_id = $1 AND id > $2 AND state NOT IN ('stopped', 'failed', 'lost')
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host FROM sandboxes
+WHERE host_id = $1 AND id > $2 AND (state NOT IN ('stopped', 'failed', 'lost') OR with_host)
 ORDER BY id LIMIT $3::int
 `
 
@@ -354,6 +368,8 @@ func (q *Queries) ListAlive(ctx context.Context, arg ListAliveParams) ([]Sandbox
 			&i.OnExpiry,
 			&i.CreatedAt,
 			&i.ChangedAt,
+			&i.Awake,
+			&i.WithHost,
 		); err != nil {
 			return nil, err
 		}
@@ -366,8 +382,8 @@ func (q *Queries) ListAlive(ctx context.Context, arg ListAliveParams) ([]Sandbox
 }
 
 const listSandboxes = `-- name: ListSandboxes :many
-SELECT s.id, s.team_id, s.host_id, s.state, s.reason, s.version, s.op, s.op_until, s.template, s.snapshot_id, s.vcpus, s.memory_mib, s.disk_bytes, s.internet, s.metadata, s.ttl_seconds, s.on_expiry, s.created_at, s.changed_at FROM unnest($1::text[]) AS wanted(state) CROSS JOIN LATERAL (
-    SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at FROM sandboxes
+SELECT s.id, s.team_id, s.host_id, s.state, s.reason, s.version, s.op, s.op_until, s.template, s.snapshot_id, s.vcpus, s.memory_mib, s.disk_bytes, s.internet, s.metadata, s.ttl_seconds, s.on_expiry, s.created_at, s.changed_at, s.awake, s.with_host FROM unnest($1::text[]) AS wanted(state) CROSS JOIN LATERAL (
+    SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host FROM sandboxes
     WHERE team_id = $2 AND state = wanted.state AND (created_at, id) < ($3::timestamptz, $4::text)
     ORDER BY created_at DESC, id DESC LIMIT $5::int
 ) s ORDER BY s.created_at DESC, s.id DESC LIMIT $5::int
@@ -416,6 +432,8 @@ func (q *Queries) ListSandboxes(ctx context.Context, arg ListSandboxesParams) ([
 			&i.OnExpiry,
 			&i.CreatedAt,
 			&i.ChangedAt,
+			&i.Awake,
+			&i.WithHost,
 		); err != nil {
 			return nil, err
 		}
@@ -428,7 +446,7 @@ func (q *Queries) ListSandboxes(ctx context.Context, arg ListSandboxesParams) ([
 }
 
 const listSandboxesByMetadata = `-- name: ListSandboxesByMetadata :many
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at FROM sandboxes
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host FROM sandboxes
 WHERE team_id = $1 AND state = ANY ($2::text[]) AND (created_at, id) < ($3::timestamptz, $4::text)
     AND metadata @> $5::jsonb
 ORDER BY created_at DESC, id DESC LIMIT $6::int
@@ -479,6 +497,8 @@ func (q *Queries) ListSandboxesByMetadata(ctx context.Context, arg ListSandboxes
 			&i.OnExpiry,
 			&i.CreatedAt,
 			&i.ChangedAt,
+			&i.Awake,
+			&i.WithHost,
 		); err != nil {
 			return nil, err
 		}
@@ -494,7 +514,7 @@ const observe = `-- name: Observe :one
 UPDATE sandboxes SET state = $1, reason = $2, op = NULL, op_until = NULL
 WHERE id = $3 AND version = $4 AND state NOT IN ('stopped', 'failed', 'lost')
     AND (op IS NULL OR op_until < now() OR $1 IN ('stopped', 'failed', 'lost'))
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
 `
 
 type ObserveParams struct {
@@ -532,6 +552,8 @@ func (q *Queries) Observe(ctx context.Context, arg ObserveParams) (Sandbox, erro
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.Awake,
+		&i.WithHost,
 	)
 	return i, err
 }
@@ -539,7 +561,7 @@ func (q *Queries) Observe(ctx context.Context, arg ObserveParams) (Sandbox, erro
 const setMetadata = `-- name: SetMetadata :one
 UPDATE sandboxes SET metadata = $1
 WHERE id = $2 AND team_id = $3 AND state NOT IN ('stopped', 'failed', 'lost')
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
 `
 
 type SetMetadataParams struct {
@@ -571,6 +593,8 @@ func (q *Queries) SetMetadata(ctx context.Context, arg SetMetadataParams) (Sandb
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.Awake,
+		&i.WithHost,
 	)
 	return i, err
 }
@@ -578,7 +602,7 @@ func (q *Queries) SetMetadata(ctx context.Context, arg SetMetadataParams) (Sandb
 const setTTL = `-- name: SetTTL :one
 UPDATE sandboxes SET ttl_seconds = $1, on_expiry = $2
 WHERE id = $3 AND team_id = $4 AND state IN ('running', 'paused')
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
 `
 
 type SetTTLParams struct {
@@ -616,6 +640,8 @@ func (q *Queries) SetTTL(ctx context.Context, arg SetTTLParams) (Sandbox, error)
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.Awake,
+		&i.WithHost,
 	)
 	return i, err
 }

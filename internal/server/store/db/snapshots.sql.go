@@ -13,7 +13,7 @@ const insertSnapshot = `-- name: InsertSnapshot :one
 INSERT INTO snapshots (id, team_id, host_id, name, state, sandbox_id, template)
 VALUES ($1, $2, $3, $4, 'creating', $5, $6)
 ON CONFLICT (team_id, name) DO NOTHING
-RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at
+RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes
 `
 
 type InsertSnapshotParams struct {
@@ -44,12 +44,15 @@ func (q *Queries) InsertSnapshot(ctx context.Context, arg InsertSnapshotParams) 
 		&i.SandboxID,
 		&i.Template,
 		&i.CreatedAt,
+		&i.FrozenVcpus,
+		&i.FrozenMemoryMib,
+		&i.FrozenDiskBytes,
 	)
 	return i, err
 }
 
 const listSnapshots = `-- name: ListSnapshots :many
-SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at FROM snapshots WHERE team_id = $1 AND name > $2 AND state = 'ready' ORDER BY name LIMIT $3::int
+SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes FROM snapshots WHERE team_id = $1 AND name > $2 AND state = 'ready' ORDER BY name LIMIT $3::int
 `
 
 type ListSnapshotsParams struct {
@@ -76,6 +79,9 @@ func (q *Queries) ListSnapshots(ctx context.Context, arg ListSnapshotsParams) ([
 			&i.SandboxID,
 			&i.Template,
 			&i.CreatedAt,
+			&i.FrozenVcpus,
+			&i.FrozenMemoryMib,
+			&i.FrozenDiskBytes,
 		); err != nil {
 			return nil, err
 		}
@@ -88,7 +94,7 @@ func (q *Queries) ListSnapshots(ctx context.Context, arg ListSnapshotsParams) ([
 }
 
 const lockSnapshot = `-- name: LockSnapshot :one
-SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at FROM snapshots WHERE team_id = $1 AND name = $2 FOR UPDATE
+SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes FROM snapshots WHERE team_id = $1 AND name = $2 FOR UPDATE
 `
 
 type LockSnapshotParams struct {
@@ -108,6 +114,9 @@ func (q *Queries) LockSnapshot(ctx context.Context, arg LockSnapshotParams) (Sna
 		&i.SandboxID,
 		&i.Template,
 		&i.CreatedAt,
+		&i.FrozenVcpus,
+		&i.FrozenMemoryMib,
+		&i.FrozenDiskBytes,
 	)
 	return i, err
 }
@@ -122,7 +131,7 @@ func (q *Queries) RemoveSnapshot(ctx context.Context, id string) error {
 }
 
 const shareSnapshot = `-- name: ShareSnapshot :one
-SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at FROM snapshots WHERE team_id = $1 AND name = $2 FOR SHARE
+SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes FROM snapshots WHERE team_id = $1 AND name = $2 FOR SHARE
 `
 
 type ShareSnapshotParams struct {
@@ -142,6 +151,9 @@ func (q *Queries) ShareSnapshot(ctx context.Context, arg ShareSnapshotParams) (S
 		&i.SandboxID,
 		&i.Template,
 		&i.CreatedAt,
+		&i.FrozenVcpus,
+		&i.FrozenMemoryMib,
+		&i.FrozenDiskBytes,
 	)
 	return i, err
 }
@@ -149,7 +161,7 @@ func (q *Queries) ShareSnapshot(ctx context.Context, arg ShareSnapshotParams) (S
 const snapshotDeleting = `-- name: SnapshotDeleting :one
 UPDATE snapshots SET state = 'deleting'
 WHERE id = $1 AND (state IN ('ready', 'deleting') OR created_at < now() - interval '30 minutes')
-RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at
+RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes
 `
 
 // One that has been in the making for longer than that takes was cut off.
@@ -165,12 +177,15 @@ func (q *Queries) SnapshotDeleting(ctx context.Context, id string) (Snapshot, er
 		&i.SandboxID,
 		&i.Template,
 		&i.CreatedAt,
+		&i.FrozenVcpus,
+		&i.FrozenMemoryMib,
+		&i.FrozenDiskBytes,
 	)
 	return i, err
 }
 
 const snapshotReady = `-- name: SnapshotReady :one
-UPDATE snapshots SET state = 'ready' WHERE id = $1 AND state IN ('creating', 'deleting') RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at
+UPDATE snapshots SET state = 'ready' WHERE id = $1 AND state IN ('creating', 'deleting') RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes
 `
 
 func (q *Queries) SnapshotReady(ctx context.Context, id string) (Snapshot, error) {
@@ -185,6 +200,9 @@ func (q *Queries) SnapshotReady(ctx context.Context, id string) (Snapshot, error
 		&i.SandboxID,
 		&i.Template,
 		&i.CreatedAt,
+		&i.FrozenVcpus,
+		&i.FrozenMemoryMib,
+		&i.FrozenDiskBytes,
 	)
 	return i, err
 }

@@ -22,8 +22,5 @@ UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = @id AND 
 UPDATE api_keys SET last_used_at = used.at FROM (SELECT unnest(@ids::text[]) AS id, unnest(@times::timestamptz[]) AS at) AS used
 WHERE api_keys.id = used.id AND (last_used_at IS NULL OR last_used_at < used.at);
 
--- name: InsertHost :one
-INSERT INTO hosts (id, address) VALUES (@id, @address) ON CONFLICT (address) DO UPDATE SET address = excluded.address RETURNING *;
-
 -- name: Ping :one
 SELECT 1::int;

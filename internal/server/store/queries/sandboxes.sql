@@ -26,7 +26,7 @@ ORDER BY created_at DESC, id DESC LIMIT @page::int;
 
 -- name: ListAlive :many
 SELECT * FROM sandboxes
-WHERE host_id = @host_id AND id > @after AND state NOT IN ('stopped', 'failed', 'lost')
+WHERE host_id = @host_id AND id > @after AND (state NOT IN ('stopped', 'failed', 'lost') OR with_host)
 ORDER BY id LIMIT @page::int;
 
 -- name: BeginChange :one
@@ -62,4 +62,6 @@ WHERE id = @id AND team_id = @team_id AND state NOT IN ('stopped', 'failed', 'lo
 RETURNING *;
 
 -- name: DeleteEnded :execrows
-DELETE FROM sandboxes WHERE state IN ('stopped', 'failed', 'lost') AND changed_at < @before;
+-- Of a host that is lost nothing is forgotten: what has ended meanwhile is to be destroyed there.
+DELETE FROM sandboxes WHERE state IN ('stopped', 'failed', 'lost') AND changed_at < @before
+    AND NOT EXISTS (SELECT 1 FROM hosts h WHERE h.id = sandboxes.host_id AND h.state IN ('lost', 'joining'));
