@@ -43,7 +43,7 @@ func TestALife(t *testing.T) {
 	if _, _, err := a.CreateSnapshot(t.Context(), sb.ID, "one"); !errors.Is(err, errs.ErrAlreadyExists) {
 		t.Error(err)
 	}
-	clones, _, err := a.Fork(t.Context(), sb.ID, 3)
+	clones, _, err := a.Fork(t.Context(), sb.ID, hostagent.Forks{Count: 3})
 	if err != nil || len(clones) != 3 {
 		t.Fatal(clones, err)
 	}
@@ -200,7 +200,7 @@ func TestQuotasRefuseBeforeAnythingIsMade(t *testing.T) {
 	if _, _, err := a.Create(t.Context(), hostagent.Spec{Spec: sandbox.Spec{Template: "base"}}); !errors.Is(err, errs.ErrResourceExhausted) {
 		t.Error(err)
 	}
-	if _, _, err := a.Fork(t.Context(), first.ID, 1); !errors.Is(err, errs.ErrResourceExhausted) {
+	if _, _, err := a.Fork(t.Context(), first.ID, hostagent.Forks{Count: 1}); !errors.Is(err, errs.ErrResourceExhausted) {
 		t.Error(err)
 	}
 	w.VMM.OnStart = nil

@@ -53,7 +53,7 @@ func TestOneLineOfEachOperation(t *testing.T) {
 	t.Cleanup(func() { w.close(a) })
 	w.settle(a)
 	sb := w.create(a, hostagent.Spec{})
-	if _, _, err := a.Fork(t.Context(), sb.ID, 1); err == nil {
+	if _, _, err := a.Fork(t.Context(), sb.ID, hostagent.Forks{Count: 1}); err == nil {
 		t.Fatal("there was room for a fork")
 	}
 	if _, _, err := a.Pause(t.Context(), sb.ID, "x"); err != nil {

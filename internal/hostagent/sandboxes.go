@@ -55,6 +55,9 @@ func (a *Agent) Create(ctx context.Context, spec Spec) (Info, []vmm.Step, error)
 	if err := spec.check(); err != nil {
 		return Info{}, nil, err
 	}
+	if err := a.settled(ctx, spec.ID); err != nil {
+		return Info{}, nil, err
+	}
 	if r, ok := a.madeWith(spec.Key); ok {
 		return a.info(r), nil, nil
 	}
@@ -111,6 +114,25 @@ func (a *Agent) madeWith(key string) (sandbox.Record, bool) {
 	return r, err == nil && r.State != sandbox.Starting && r.State != sandbox.Stopping
 }
 
+// settled waits until what is half made or half gone under an id is in order, as an agent before this one may have left it. The empty id is none.
+func (a *Agent) settled(ctx context.Context, id string) error {
+	if id == "" {
+		return nil
+	}
+	if r, err := a.m.Get(id); err != nil || r.State != sandbox.Starting && r.State != sandbox.Stopping {
+		return nil // what is wrong is told where it is used
+	}
+	b, err := a.box(id)
+	if err != nil {
+		return nil // it is gone by now
+	}
+	if err := b.enter(ctx, a.life); err != nil {
+		return fmt.Errorf("sandbox %s: %w", id, err)
+	}
+	b.leave()
+	return nil
+}
+
 // addNew makes the box of a sandbox known that is to be made. ErrAlreadyExists when there is one with its id.
 func (a *Agent) addNew(b *box) error {
 	taken := fmt.Errorf("sandbox %s: %w", b.id, errs.ErrAlreadyExists)
@@ -137,6 +159,15 @@ func (a *Agent) Get(id string) (Info, error) {
 
 // Templates returns the host's templates, by name.
 func (a *Agent) Templates() ([]template.Template, error) { return a.m.Templates() }
+
+// DeleteTemplate removes a template. Errors are those of sandbox.Manager.DeleteTemplate.
+func (a *Agent) DeleteTemplate(ctx context.Context, name string) error {
+	_, err := perform(ctx, a, nil, job{"delete-template", shortTime}, func(ctx context.Context, _ *operation) (struct{}, error) {
+		defer a.countStored()
+		return struct{}{}, a.m.DeleteTemplate(ctx, name)
+	})
+	return err
+}
 
 // Filter says which sandboxes List returns.
 type Filter struct {

@@ -1,6 +1,6 @@
 package id
 
-// The prefixes of what else has an id, beside sandboxes.
+// The prefixes of what has an id. Prefix is a sandbox's.
 const (
 	Team     = "tm-"
 	Key      = "ky-"
@@ -12,6 +12,9 @@ const (
 	// Holder is who has a lease.
 	Holder    = "lh-"
 	JoinToken = "jt-"
-	// Operation names one attempt at a change.
+	// Template is followed by what follows from the template's content.
+	Template = "tp-"
+	// Operation names one attempt at a change, Request one request of the REST API.
 	Operation = "op-"
+	Request   = "rq-"
 )

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -69,6 +70,12 @@ const forkWidth = 8
 // Fork freezes the sandbox for a moment and starts count others from there, each under an identity of its own, with the same sizes
 // and policy. It runs on itself. Each clone's outcome is its own; the error is that of the freeze.
 func (s *Sandbox) Fork(ctx context.Context, count int, step func(vmm.Step)) ([]Forked, []vmm.Step, error) {
+	return s.ForkAs(ctx, make([]string, max(count, 0)), nil, step)
+}
+
+// ForkAs is Fork of clones with these ids, of which an empty one is made up, and a note in their records.
+func (s *Sandbox) ForkAs(ctx context.Context, ids []string, note json.RawMessage, step func(vmm.Step)) ([]Forked, []vmm.Step, error) {
+	count := len(ids)
 	if count < 1 || count > maxForks {
 		return nil, nil, errs.Field("count", fmt.Sprintf("%d is out of range", count), fmt.Sprintf("give 1 to %d", maxForks))
 	}
@@ -79,7 +86,7 @@ func (s *Sandbox) Fork(ctx context.Context, count int, step func(vmm.Step)) ([]F
 		return nil, steps.all(), fmt.Errorf("fork %s: %w", s.ID, err)
 	}
 	o := origin{template: s.record.Template, templateID: s.record.TemplateID, snapshot: s.record.Snapshot, parts: b.Manifest.Machine, build: b}
-	spec := Spec{Policy: s.record.Policy, Keep: s.record.Kept, Stream: s.record.Stream}
+	spec := Spec{Policy: s.record.Policy, Keep: s.record.Kept, Stream: s.record.Stream, Note: note}
 	clones := make([]Forked, count)
 	var wg sync.WaitGroup
 	width := make(chan struct{}, forkWidth)
@@ -87,7 +94,9 @@ func (s *Sandbox) Fork(ctx context.Context, count int, step func(vmm.Step)) ([]F
 		wg.Go(func() {
 			width <- struct{}{}
 			defer func() { <-width }()
-			clones[i].Sandbox, clones[i].Err = m.begin(ctx, o, spec, newSteps(step))
+			as := spec
+			as.ID = ids[i]
+			clones[i].Sandbox, clones[i].Err = m.begin(ctx, o, as, newSteps(step))
 		})
 	}
 	wg.Wait()

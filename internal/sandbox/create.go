@@ -20,6 +20,11 @@ import (
 // ErrFailedPrecondition with what differs for a build that does not fit this host, ErrCorrupt for one that is not what was
 // written; ErrResourceExhausted when the host has no room; ErrUnavailable when the machine died or did not answer in time.
 func (m *Manager) Create(ctx context.Context, spec Spec, step func(vmm.Step)) (*Sandbox, error) {
+	release, err := m.keepTemplate(ctx, spec.Template)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	o, err := m.resolve(ctx, &spec)
 	if err != nil {
 		return nil, err

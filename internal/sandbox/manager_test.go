@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,7 +29,7 @@ import (
 type files struct{ dir string }
 
 func (f files) Get(name string) (template.Template, error) {
-	if name != "base" {
+	if _, err := os.Stat(f.Path("gone")); err == nil || name != "base" {
 		return template.Template{}, fmt.Errorf("template %q: %w", name, errs.ErrNotFound)
 	}
 	blob := func(role string) template.Blob {
@@ -40,6 +41,21 @@ func (f files) Get(name string) (template.Template, error) {
 }
 
 func (f files) List() ([]string, error) { return []string{"base", "broken"}, nil }
+
+// Own has all the files of the one template.
+func (f files) Own(name string) (template.Template, []template.Blob, error) {
+	t, err := f.Get(name)
+	return t, slices.Collect(maps.Values(t.Blobs())), err
+}
+
+// Delete removes files, and the template with them.
+func (f files) Delete(_ context.Context, _ string, own []template.Blob) error {
+	var failed []error
+	for _, b := range own {
+		failed = append(failed, os.Remove(f.Path(b.Digest)))
+	}
+	return errors.Join(append(failed, os.WriteFile(f.Path("gone"), nil, 0o600))...)
+}
 
 func (f files) Path(digest string) string { return filepath.Join(f.dir, digest) }
 

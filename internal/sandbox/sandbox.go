@@ -62,6 +62,10 @@ type Templates interface {
 	Path(digest string) string
 	// List returns the names of the templates, sorted.
 	List() ([]string, error)
+	// Own returns a template, be its files there or not, and those that no other template has. It fails as Get does.
+	Own(name string) (template.Template, []template.Blob, error)
+	// Delete removes a template and these of its files.
+	Delete(ctx context.Context, name string, files []template.Blob) error
 }
 
 // DialFunc connects to a TCP port of the guest.

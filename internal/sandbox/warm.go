@@ -73,27 +73,37 @@ func (m *Manager) makeWarm(ctx context.Context, o origin, ref snapshot.Ref, oute
 
 // lockTemplate makes sure that one process makes a template's warm build at a time.
 func (m *Manager) lockTemplate(ctx context.Context, template string) (unlock func(), err error) {
-	dir := filepath.Join(m.cfg.StateDir, "warm")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(dir, template+".lock"), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	f, err := m.lockFile(template + ".lock")
 	if err != nil {
 		return nil, err
 	}
-	locked := make(chan error, 1)
-	go func() { locked <- unix.Flock(int(f.Fd()), unix.LOCK_EX) }()
+	return locked(ctx, f, unix.LOCK_EX)
+}
+
+// locked waits for a lock on a file, which is closed with it, also when the wait ends before.
+func locked(ctx context.Context, f *os.File, how int) (unlock func(), err error) {
+	got := make(chan error, 1)
+	go func() { got <- unix.Flock(int(f.Fd()), how) }()
 	select {
-	case err := <-locked:
+	case err := <-got:
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 		return func() { _ = f.Close() }, nil
 	case <-ctx.Done():
 		go func() {
-			<-locked
+			<-got
 			_ = f.Close()
 		}()
-		return nil, fmt.Errorf("wait for the warm build of %s: %w", template, context.Cause(ctx))
+		return nil, fmt.Errorf("wait for %s: %w", filepath.Base(f.Name()), context.Cause(ctx))
 	}
+}
+
+// lockFile opens a file that is there to be locked.
+func (m *Manager) lockFile(name string) (*os.File, error) {
+	dir := filepath.Join(m.cfg.StateDir, "warm")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 }

@@ -113,7 +113,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	return s, nil
 }
 
-// FirstKey makes the first API key, with every scope, and returns it; empty when there are keys.
+// FirstKey makes the first API key, an operator's, and returns it; empty when there are keys.
 func (s *Server) FirstKey(ctx context.Context) (string, error) {
 	if has, err := s.store.HasKeys(ctx); has || err != nil {
 		return "", err

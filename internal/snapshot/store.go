@@ -33,6 +33,7 @@ import (
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/snapshot/blockmap"
+	"wrenn.dev/wrenn/internal/snapshot/manifest"
 )
 
 // What the root folder has beside builds.
@@ -86,6 +87,20 @@ func (s *Store) List() ([]string, error) {
 		}
 	}
 	return ids, nil
+}
+
+// MachineOf is what a build's machine is made of, by its manifest alone. It fails with errs.ErrNotFound and errs.ErrCorrupt.
+func (s *Store) MachineOf(build string) (manifest.Machine, error) {
+	if there, err := s.exists(build); err != nil {
+		return manifest.Machine{}, err
+	} else if !there {
+		return manifest.Machine{}, fmt.Errorf("build %s: %w", build, errs.ErrNotFound)
+	}
+	m, _, err := readManifest(s.dir(build))
+	if err != nil {
+		return manifest.Machine{}, err
+	}
+	return m.Machine, nil
 }
 
 // needsOf returns the ids of the builds that one needs. It fails with errs.ErrNotFound and errs.ErrCorrupt.

@@ -34,6 +34,15 @@ func (s *Store) file(name string) string { return filepath.Join(s.dir, "template
 // It fails with a *errs.FieldError for a bad name, with errs.ErrNotFound and the names that there are when there is none,
 // and with errs.ErrCorrupt when its description or a blob is not whole.
 func (s *Store) Get(name string) (Template, error) {
+	t, err := s.read(name)
+	if err != nil {
+		return Template{}, err
+	}
+	return t, s.complete(t)
+}
+
+// read returns a template whose files nobody has looked at.
+func (s *Store) read(name string) (Template, error) {
 	if err := CheckName(name); err != nil {
 		return Template{}, err
 	}
@@ -56,7 +65,7 @@ func (s *Store) Get(name string) (Template, error) {
 	if t.Name != name {
 		return Template{}, fmt.Errorf("%s describes template %s: %w", f.Name(), t.Name, errs.ErrCorrupt)
 	}
-	return t, s.complete(t)
+	return t, nil
 }
 
 func (s *Store) notFound(name string) error {

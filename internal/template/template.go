@@ -7,7 +7,7 @@
 // A blob is complete, on disk and read-only from the moment it exists, and nothing ever changes it: machines share blobs
 // while they run. A name may come to mean other blobs later; that changes no running machine.
 //
-// It is a leaf package but for errs.
+// It is a leaf package but for errs, failpoint and id.
 package template
 
 import (
@@ -18,6 +18,7 @@ import (
 	"fmt"
 
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/id"
 	"wrenn.dev/wrenn/internal/lazyregexp"
 )
 
@@ -81,7 +82,7 @@ func (t Template) identity() string {
 		return ""
 	}
 	sum := sha256.Sum256(text)
-	return "tp-" + hex.EncodeToString(sum[:10])
+	return id.Template + hex.EncodeToString(sum[:10])
 }
 
 // check tells whether a template is complete. It fails with errs.ErrInvalid.

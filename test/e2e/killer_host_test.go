@@ -42,6 +42,7 @@ type killer struct {
 	subject string
 	key     string // the idempotency key of the creation under way
 	victim  string // a sandbox that is to be destroyed
+	clone   string // the id of a clone that is to be made, and its idempotency key
 }
 
 func newKiller(t *testing.T) *killer {

@@ -152,3 +152,11 @@ func (h *host) ListTemplates(context.Context, *connect.Request[pb.ListTemplatesR
 	}
 	return connect.NewResponse(resp), nil
 }
+
+// DeleteTemplate implements HostService.
+func (h *host) DeleteTemplate(ctx context.Context, req *connect.Request[pb.DeleteTemplateRequest]) (*connect.Response[pb.DeleteTemplateResponse], error) {
+	if err := h.a.DeleteTemplate(ctx, req.Msg.GetName()); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.DeleteTemplateResponse{}), nil
+}

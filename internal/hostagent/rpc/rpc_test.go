@@ -54,6 +54,21 @@ func TestALifeOverTheWire(t *testing.T) {
 	if err != nil || len(forked.Msg.GetClones()) != 2 || forked.Msg.GetClones()[1].GetSandbox().GetLabels()["a"] != "b" {
 		t.Fatal(forked, err)
 	}
+	named := &pb.ForkRequest{Id: id, Ids: []string{"cl-0123456789abcdefghij"}, IdempotencyKey: "named"}
+	if forked, err := w.Sandboxes.Fork(ctx, connect.NewRequest(named)); err != nil || forked.Msg.GetClones()[0].GetSandbox().GetId() != named.GetIds()[0] {
+		t.Error(forked, err)
+	}
+	if _, err := w.Sandboxes.Destroy(ctx, connect.NewRequest(&pb.DestroyRequest{Id: named.GetIds()[0]})); err != nil {
+		t.Error(err)
+	}
+	odd := &pb.ForkRequest{Id: id, Ids: []string{"cl-UP"}}
+	if _, err := w.Sandboxes.Fork(ctx, connect.NewRequest(odd)); !errors.Is(err, errs.ErrInvalid) {
+		t.Error(err)
+	}
+	inUse := connect.NewRequest(&pb.DeleteTemplateRequest{Name: "base"})
+	if _, err := w.Client.Host.DeleteTemplate(ctx, inUse); !errors.Is(err, errs.ErrFailedPrecondition) {
+		t.Error(err)
+	}
 	if got, err := w.Sandboxes.Get(ctx, connect.NewRequest(&pb.GetRequest{Id: id})); err != nil || len(got.Msg.GetSandbox().GetChanges()) != 6 {
 		t.Error(got, err)
 	}

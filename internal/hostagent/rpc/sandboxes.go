@@ -99,8 +99,9 @@ func (s *sandboxes) Resume(ctx context.Context, req *connect.Request[pb.ResumeRe
 
 // Fork implements SandboxesService.
 func (s *sandboxes) Fork(ctx context.Context, req *connect.Request[pb.ForkRequest]) (*connect.Response[pb.ForkResponse], error) {
-	return once(ctx, s.a, req.Msg, func(ctx context.Context, _ string) (*pb.ForkResponse, error) {
-		clones, steps, err := s.a.Fork(ctx, req.Msg.GetId(), int(max(req.Msg.GetCount(), 1)))
+	return once(ctx, s.a, req.Msg, func(ctx context.Context, key string) (*pb.ForkResponse, error) {
+		ids, count := req.Msg.GetIds(), int(req.Msg.GetCount())
+		clones, steps, err := s.a.Fork(ctx, req.Msg.GetId(), hostagent.Forks{Count: cmp.Or(count, len(ids), 1), IDs: ids, Key: key})
 		if err != nil {
 			return nil, err
 		}

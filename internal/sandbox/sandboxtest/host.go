@@ -11,8 +11,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -95,12 +97,14 @@ func (h *Host) Reboot() {
 	h.Pagers.dieAll()
 }
 
-// templates are plain files.
+// templates are plain files. The one that there is, is gone when one that says so is there.
 type templates struct{ dir string }
+
+const gone = "gone"
 
 // Get implements sandbox.Templates.
 func (f templates) Get(name string) (template.Template, error) {
-	if name != "base" {
+	if _, err := os.Stat(f.Path(gone)); err == nil || name != "base" {
 		return template.Template{}, fmt.Errorf("template %q: %w", name, errs.ErrNotFound)
 	}
 	blob := func(role string) template.Blob {
@@ -113,6 +117,22 @@ func (f templates) Get(name string) (template.Template, error) {
 
 // List implements sandbox.Templates.
 func (f templates) List() ([]string, error) { return []string{"base"}, nil }
+
+// Own implements sandbox.Templates.
+func (f templates) Own(name string) (template.Template, []template.Blob, error) {
+	t, err := f.Get(name)
+	return t, slices.Collect(maps.Values(t.Blobs())), err
+}
+
+// Delete implements sandbox.Templates.
+func (f templates) Delete(_ context.Context, _ string, own []template.Blob) error {
+	for _, b := range own {
+		if err := os.Remove(f.Path(b.Digest)); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(f.Path(gone), nil, 0o600)
+}
 
 // Path implements sandbox.Templates.
 func (f templates) Path(digest string) string { return filepath.Join(f.dir, digest) }

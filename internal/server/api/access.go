@@ -12,12 +12,13 @@ import (
 
 type identityKey struct{}
 
-// team is the caller's. Every operation that asks for it has a scope in the document, and so a caller.
-func team(ctx context.Context) string {
-	return ctx.Value(identityKey{}).(auth.Identity).Team
-}
+// caller is who asks. Every operation that asks for it has a scope in the document, and so a caller.
+func caller(ctx context.Context) auth.Identity { return ctx.Value(identityKey{}).(auth.Identity) }
 
-// authenticated lets a request pass whose key is good for the operation.
+// team is the caller's.
+func team(ctx context.Context) string { return caller(ctx).Team }
+
+// authenticated lets a request pass that has a good key, and whose team and key have not asked too often.
 func (s *server) authenticated(op *contract.Operation, next http.Handler) http.Handler {
 	if op.Scope == "" {
 		return next
@@ -29,13 +30,27 @@ func (s *server) authenticated(op *contract.Operation, next http.Handler) http.H
 		}
 		who, err := s.Auth.Check(r.Context(), remote(r), secret)
 		if err == nil {
-			err = who.May(op.Scope)
+			err = s.Auth.Allow(who)
 		}
 		if err != nil {
 			writeError(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, who)))
+	})
+}
+
+// permitted lets a request pass whose key has the operation's scope.
+func (s *server) permitted(op *contract.Operation, next http.Handler) http.Handler {
+	if op.Scope == "" {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := caller(r.Context()).May(op.Scope); err != nil {
+			writeError(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -2,8 +2,9 @@
 //
 //	handler, err := api.New(api.Config{Store: s, Control: c, Auth: a, Log: log})
 //
-// A request passes, in this order: a request id and a line in the log; the router; the API key and its scope; the document, which
-// refuses what it does not describe and bounds the body, unless that is bytes; the idempotency key; the operation. Whatever goes wrong on the way leaves through writeError.
+// A request passes, in this order: a request id and a line in the log; the router; the API key and how often it asks; its record in the audit log,
+// which is written when it is answered; the key's scope; the document, which refuses what it does not describe and bounds the body, unless that is
+// bytes; the idempotency key; the operation. Whatever goes wrong on the way leaves through writeError.
 package api
 
 import (
@@ -100,5 +101,7 @@ func headOnly(ctx context.Context, w http.ResponseWriter, contentType string) bo
 func (s *server) guarded(op *contract.Operation, h http.Handler) http.Handler {
 	h = s.once(op, h)
 	h = s.checked(op, h)
+	h = s.permitted(op, h)
+	h = s.audited(op, h)
 	return s.authenticated(op, h)
 }

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"wrenn.dev/wrenn/internal/errs"
@@ -48,7 +50,10 @@ func toError(requestID string, err error) (int, rest.Error) {
 	var method *methodError
 	var beyond *rangeError
 	var tooLarge *http.MaxBytesError
+	var quota *errs.QuotaError
 	switch {
+	case errors.As(err, &quota):
+		e.Message, e.Field, e.Used, e.Limit = quota.Error(), &quota.Field, &quota.Used, &quota.Limit
 	case errors.As(err, &method):
 		status, e.Code = http.StatusMethodNotAllowed, rest.MethodNotAllowed
 	case errors.As(err, &beyond):
@@ -76,22 +81,29 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 			return // an answer has begun, and is cut off
 		}
 	}
-	status, e := toError(requestID(r.Context()), err)
+	answerError(w, requestID(r.Context()), err)
+}
+
+// answerError answers with an error.
+func answerError(w http.ResponseWriter, request string, err error) {
+	status, e := toError(request, err)
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
+	if wait, known := errs.Wait(err); known {
+		h.Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(wait.Seconds())))))
+	} else if status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "1")
+	}
 	var beyond *rangeError
 	if errors.As(err, &beyond) {
 		h.Set("Content-Range", fmt.Sprintf("bytes */%d", beyond.size))
 	}
 	body, err := json.Marshal(e)
 	if err != nil {
-		panic(err) // strings alone
+		panic(err) // strings and numbers alone
 	}
-	switch status {
-	case http.StatusUnauthorized:
+	h.Set("Content-Type", "application/json")
+	if status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", "Bearer")
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		h.Set("Retry-After", "1")
 	}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // nobody is left to tell

@@ -332,8 +332,8 @@ func (s sse) next() (kind, data string) {
 	return "", ""
 }
 
-// watch follows a folder.
-func (w *world) watch(at, query string) sse {
+// watchFiles follows a folder.
+func (w *world) watchFiles(at, query string) sse {
 	w.t.Helper()
 	req := w.request(w.t.Context(), call{method: "GET", path: at + "/files/watch?" + query})
 	resp, err := w.HTTP.Client().Do(req)
@@ -356,7 +356,7 @@ func TestWatch(t *testing.T) {
 	w := newWorld(t, quota.Amount{})
 	at := "/v1/sandboxes/" + w.create(`{"template":"base"}`).ID
 	as[struct{}](t, w.do(call{method: "POST", path: at + "/files/mkdir", body: `{"path":"a/b"}`}), 204)
-	all, folder := w.watch(at, "path=.&recursive=true"), w.watch(at, "path=a")
+	all, folder := w.watchFiles(at, "path=.&recursive=true"), w.watchFiles(at, "path=a")
 	as[rest.WrittenFile](t, w.put(at, "path=a/b/c", []byte("x")), 200)
 	var change rest.FileChange
 	kind, data := all.next()

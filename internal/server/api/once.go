@@ -6,11 +6,20 @@ import (
 	"crypto/sha256"
 	"io"
 	"net/http"
+	"sync"
+	"time"
 
 	"wrenn.dev/wrenn/internal/cleanup"
 	"wrenn.dev/wrenn/internal/server/contract"
 	"wrenn.dev/wrenn/internal/server/control"
 	"wrenn.dev/wrenn/internal/server/store"
+)
+
+const (
+	// claimTime is how long a server that works for an idempotency key is waited for without a word of it, and renewTime how often it gives one.
+	// Who asks again after that goes on with the work, under its name.
+	claimTime = 30 * time.Second
+	renewTime = 10 * time.Second
 )
 
 type opKey struct{}
@@ -40,7 +49,7 @@ func (s *server) once(op *contract.Operation, next http.Handler) http.Handler {
 			writeError(w, r, err)
 			return
 		}
-		answer, name, err := s.Store.Claim(r.Context(), team(r.Context()), key, string(control.NewOp()), hash, control.OpTime)
+		answer, name, err := s.Store.Claim(r.Context(), team(r.Context()), key, string(control.NewOp()), hash, claimTime)
 		if err != nil {
 			writeError(w, r, err)
 			return
@@ -85,7 +94,10 @@ func (s *server) work(w http.ResponseWriter, r *http.Request, key string, name c
 			}
 		}
 	}()
+	stop := s.renewed(ctx, key, name)
+	defer stop()
 	next.ServeHTTP(rec, r.WithContext(ctx))
+	stop()
 	if rec.err != nil { // every error goes through writeError
 		writeError(w, r, rec.err)
 		return nil
@@ -96,6 +108,30 @@ func (s *server) work(w http.ResponseWriter, r *http.Request, key string, name c
 	}
 	kept = true
 	return &answer
+}
+
+// renewed says that the work for a key goes on, now and then, until the function that it returns is called.
+func (s *server) renewed(ctx context.Context, key string, name control.Op) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		tick := time.NewTicker(renewTime)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if err := s.Store.Renew(ctx, team(ctx), key, string(name), claimTime); err != nil && ctx.Err() == nil {
+					s.Log.Warn("the claim of an idempotency key was not renewed; it is tried again", "request", requestID(ctx), "error", err)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		ended.Wait()
+	}
 }
 
 // recorder is an answer that is kept before it is given.

@@ -244,7 +244,7 @@ func TestWhatWasCutOff(t *testing.T) {
 	}
 	watched, leave := context.WithCancel(ctx)
 	var next sync.WaitGroup
-	next.Go(func() { control.New(w.Store, w.AsHost, slog.New(slog.DiscardHandler)).Watch(watched) })
+	next.Go(func() { control.New(w.Store, w.Hosts, slog.New(slog.DiscardHandler)).Watch(watched) })
 	defer next.Wait()
 	defer leave()
 	if sb := w.until(never.ID, rest.Failed); !strings.Contains(sb.Reason, "cut off") {

@@ -59,20 +59,54 @@ type seen struct {
 	http.ResponseWriter
 	status int
 	err    error
+	// before is called with the status before the first byte leaves, if it is not nil. Its error is the answer instead.
+	before   func(status int) error
+	replaced bool
+	id       string // the request's
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (s *seen) WriteHeader(status int) {
+	if s.replaced {
+		return
+	}
 	if s.status == 0 {
 		s.status = status
+		if s.before != nil {
+			if err := s.before(status); err != nil {
+				s.replace(err)
+				return
+			}
+		}
 	}
 	s.ResponseWriter.WriteHeader(status)
+}
+
+// common sets the headers that every answer has.
+func (s *seen) common() {
+	h := s.Header()
+	h.Set("X-Request-Id", s.id)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+}
+
+// replace answers with an error, in place of the answer that was about to begin.
+func (s *seen) replace(err error) {
+	s.status, s.before = 0, nil
+	clear(s.Header())
+	s.common()
+	s.err = err
+	answerError(s, s.id, err)
+	s.replaced = true
 }
 
 // Write implements io.Writer.
 func (s *seen) Write(p []byte) (int, error) {
 	if s.status == 0 {
-		s.status = http.StatusOK
+		s.WriteHeader(http.StatusOK)
+	}
+	if s.replaced {
+		return len(p), nil
 	}
 	return s.ResponseWriter.Write(p)
 }
@@ -91,13 +125,10 @@ func requestID(ctx context.Context) string {
 // observed gives a request its id and writes its line in the log. The id is always ours: a caller's could be anything.
 func observed(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began, name := time.Now(), id.NewOf("rq-")
+		began, name := time.Now(), id.NewOf(id.Request)
 		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, name))
-		s := &seen{ResponseWriter: w}
-		h := s.Header()
-		h.Set("X-Request-Id", name)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Cache-Control", "no-store")
+		s := &seen{ResponseWriter: w, id: name}
+		s.common()
 		defer func() {
 			p := recover()
 			if p != nil && p != http.ErrAbortHandler {

@@ -68,10 +68,11 @@ func (s *server) CreateSandbox(ctx context.Context, r rest.CreateSandboxRequestO
 	}
 	sb, err := s.Control.Create(ctx, team(ctx), opOf(ctx), control.Spec{Template: or(b.Template, ""), Snapshot: or(b.Snapshot, ""),
 		VCPUs: or(b.Vcpus, 0), MemoryMiB: or(b.MemoryMib, 0), DiskBytes: or(b.DiskBytes, 0), Internet: or(b.Internet, true), Metadata: labels,
-		TTLSeconds: or(b.TTLSeconds, 0), OnExpiry: string(or(b.OnExpiry, rest.Destroy))})
+		TTLSeconds: or(b.TTLSeconds, 0), OnExpiry: string(or(b.OnExpiry, rest.Destroy)), Key: caller(ctx).Key})
 	if err != nil {
 		return nil, inOurWords(err)
 	}
+	made(ctx, sb.ID)
 	return rest.CreateSandbox201JSONResponse(toSandbox(sb)), nil
 }
 
@@ -175,7 +176,7 @@ func (s *server) ResumeSandbox(ctx context.Context, r rest.ResumeSandboxRequestO
 
 // ForkSandbox implements rest.StrictServerInterface.
 func (s *server) ForkSandbox(ctx context.Context, r rest.ForkSandboxRequestObject) (rest.ForkSandboxResponseObject, error) {
-	clones, err := s.Control.Fork(ctx, team(ctx), opOf(ctx), r.ID, or(r.Body.Count, 1))
+	clones, err := s.Control.Fork(ctx, team(ctx), opOf(ctx), r.ID, caller(ctx).Key, or(r.Body.Count, 1))
 	if err != nil {
 		return nil, err
 	}

@@ -8,15 +8,17 @@ import (
 )
 
 func toSnapshot(n store.Snapshot) rest.Snapshot {
-	return rest.Snapshot{ID: n.ID, Name: n.Name, SandboxID: n.SandboxID, Template: n.Template, CreatedAt: n.CreatedAt.UTC()}
+	return rest.Snapshot{ID: n.ID, Name: n.Name, SandboxID: n.SandboxID, Template: n.Template, Vcpus: n.Vcpus,
+		MemoryMib: n.MemoryMib, DiskBytes: n.DiskBytes, CreatedAt: n.CreatedAt.UTC()}
 }
 
 // CreateSnapshot implements rest.StrictServerInterface.
 func (s *server) CreateSnapshot(ctx context.Context, r rest.CreateSnapshotRequestObject) (rest.CreateSnapshotResponseObject, error) {
-	n, err := s.Control.Snapshot(ctx, team(ctx), opOf(ctx), r.ID, r.Body.Name)
+	n, err := s.Control.Snapshot(ctx, team(ctx), opOf(ctx), r.ID, caller(ctx).Key, r.Body.Name)
 	if err != nil {
 		return nil, err
 	}
+	made(ctx, n.Name)
 	return rest.CreateSnapshot201JSONResponse(toSnapshot(n)), nil
 }
 

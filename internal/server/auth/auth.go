@@ -3,7 +3,8 @@
 //	a := auth.New(store)
 //	secret, key, err := a.Issue(ctx, auth.Request{Team: team, Name: "laptop", Scopes: []string{"read", "write"}})
 //	who, err := a.Check(ctx, remote, secret)     // every request
-//	err = who.May("write")
+//	err = a.Allow(who)                           // not too often
+//	err = who.May(auth.Write)
 //	go a.Run(ctx)                                // writes now and then when keys were used
 //
 // An API key is "wrenn_" and 32 random bytes in hex. It is told once; what is kept is its SHA-256, which is enough for something that
@@ -39,13 +40,11 @@ const (
 	writeUsed = time.Minute
 )
 
-// Scopes are what a key may be good for: to see, to change, and to make and revoke keys.
-var Scopes = []string{"read", "write", "admin"}
-
 // Auth checks API keys. Its methods may be called from several goroutines.
 type Auth struct {
 	store *store.Store
 	tries *tries
+	rates *rates
 
 	mu   sync.Mutex
 	used map[string]time.Time
@@ -53,13 +52,14 @@ type Auth struct {
 
 // New returns one that knows the store's keys.
 func New(s *store.Store) *Auth {
-	return &Auth{store: s, tries: newTries(time.Now), used: map[string]time.Time{}}
+	return &Auth{store: s, tries: newTries(time.Now), rates: newRates(time.Now), used: map[string]time.Time{}}
 }
 
 // Identity is a caller.
 type Identity struct {
 	Team, Key string
 	scopes    []string
+	team, key store.Limits
 }
 
 // May is an ErrPermissionDenied unless the caller's key has the scope.
@@ -75,17 +75,13 @@ type Request struct {
 	Team, Name string
 	Scopes     []string
 	ExpiresAt  *time.Time // nil is never
+	Limits     store.Limits
 }
 
 // Issue makes a key and returns it, once, with what is kept of it.
 func (a *Auth) Issue(ctx context.Context, r Request) (string, store.Key, error) {
-	for _, s := range r.Scopes {
-		if !slices.Contains(Scopes, s) {
-			return "", store.Key{}, errs.Field("scopes", fmt.Sprintf("%.20q is none", s), "give some of "+strings.Join(Scopes, ", "))
-		}
-	}
-	if len(r.Scopes) == 0 {
-		return "", store.Key{}, errs.Field("scopes", "there are none", "give some of "+strings.Join(Scopes, ", "))
+	if err := checkScopes(r.Scopes); err != nil {
+		return "", store.Key{}, err
 	}
 	if r.ExpiresAt != nil && !r.ExpiresAt.After(time.Now()) {
 		return "", store.Key{}, errs.Field("expires_at", "it has passed", "give a time to come, or leave it out")
@@ -94,7 +90,10 @@ func (a *Auth) Issue(ctx context.Context, r Request) (string, store.Key, error) 
 	_, _ = rand.Read(raw) // never fails, see its documentation
 	secret := Prefix + hex.EncodeToString(raw)
 	hash := sha256.Sum256([]byte(secret))
-	k, err := a.store.AddKey(ctx, store.Key{TeamID: r.Team, Name: r.Name, Prefix: secret[:shownBytes], Hash: hash[:], Scopes: r.Scopes, ExpiresAt: r.ExpiresAt})
+	l := r.Limits
+	k, err := a.store.AddKey(ctx, store.Key{TeamID: r.Team, Name: r.Name, Prefix: secret[:shownBytes], Hash: hash[:], Scopes: r.Scopes,
+		ExpiresAt: r.ExpiresAt, MaxSandboxes: l.Sandboxes, MaxVcpus: l.VCPUs, MaxMemoryMib: l.MemoryMiB, MaxDiskBytes: l.DiskBytes,
+		MaxSnapshots: l.Snapshots, RequestsPerSecond: l.PerSecond, Burst: l.Burst})
 	return secret, k, err
 }
 
@@ -102,9 +101,11 @@ func (a *Auth) Issue(ctx context.Context, r Request) (string, store.Key, error) 
 // ErrResourceExhausted instead for an address that has given too many of those. A good key always passes: behind a proxy, all
 // callers have one address, and a bad one among them must not shut the others out.
 func (a *Auth) Check(ctx context.Context, from netip.Addr, secret string) (Identity, error) {
-	k, err := a.find(ctx, secret)
-	if errors.Is(err, errs.ErrUnauthenticated) && !a.tries.failed(from) {
-		err = fmt.Errorf("too many bad API keys came from this address; wait a minute: %w", errs.ErrResourceExhausted)
+	k, team, err := a.find(ctx, secret)
+	if errors.Is(err, errs.ErrUnauthenticated) {
+		if wait := a.tries.failed(from); wait > 0 {
+			err = errs.After(wait, fmt.Errorf("too many bad API keys came from this address; wait a minute: %w", errs.ErrResourceExhausted))
+		}
 	}
 	if err != nil {
 		return Identity{}, err
@@ -112,29 +113,35 @@ func (a *Auth) Check(ctx context.Context, from netip.Addr, secret string) (Ident
 	a.mu.Lock()
 	a.used[k.ID] = time.Now()
 	a.mu.Unlock()
-	return Identity{Team: k.TeamID, Key: k.ID, scopes: k.Scopes}, nil
+	return Identity{Team: k.TeamID, Key: k.ID, scopes: k.Scopes, team: store.LimitsOfTeam(team), key: store.LimitsOfKey(k)}, nil
 }
 
-// find returns the key that a secret is, if it is good.
-func (a *Auth) find(ctx context.Context, secret string) (store.Key, error) {
+// Allow counts a request. ErrResourceExhausted, with the time after which another one may come, when the caller's team or key has asked
+// too often.
+func (a *Auth) Allow(who Identity) error {
+	return a.rates.take(owner{"team", who.Team, who.team}, owner{"API key", who.Key, who.key})
+}
+
+// find returns the key that a secret is, and its team, if they are good.
+func (a *Auth) find(ctx context.Context, secret string) (store.Key, store.Team, error) {
 	bad := fmt.Errorf("the API key is missing or not good: %w", errs.ErrUnauthenticated)
 	rest, ok := strings.CutPrefix(secret, Prefix)
 	if raw, err := hex.DecodeString(rest); !ok || err != nil || len(raw) != secretBytes {
-		return store.Key{}, bad
+		return store.Key{}, store.Team{}, bad
 	}
 	hash := sha256.Sum256([]byte(secret))
-	k, err := a.store.KeyByHash(ctx, hash[:])
+	k, team, err := a.store.KeyByHash(ctx, hash[:])
 	if errors.Is(err, errs.ErrNotFound) {
-		return store.Key{}, bad
+		return store.Key{}, store.Team{}, bad
 	}
 	if err != nil {
-		return store.Key{}, err
+		return store.Key{}, store.Team{}, err
 	}
 	expired := k.ExpiresAt != nil && !k.ExpiresAt.After(time.Now())
-	if subtle.ConstantTimeCompare(hash[:], k.Hash) != 1 || k.RevokedAt != nil || expired {
-		return store.Key{}, bad
+	if subtle.ConstantTimeCompare(hash[:], k.Hash) != 1 || k.RevokedAt != nil || team.DeletedAt != nil || expired {
+		return store.Key{}, store.Team{}, bad
 	}
-	return k, nil
+	return k, team, nil
 }
 
 // Run writes when keys were used, until ctx ends and then once more. It returns what the last writing said; one before it that failed is made up

@@ -44,8 +44,8 @@ func caller(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// failed counts a bad key, and says whether the address may still give some.
-func (t *tries) failed(a netip.Addr) bool {
+// failed counts a bad key, and says how long the address must wait before it may give another; zero is not at all.
+func (t *tries) failed(a netip.Addr) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -65,5 +65,8 @@ func (t *tries) failed(a netip.Addr) bool {
 	}
 	f.n++
 	t.count[caller(a)] = f
-	return f.n <= maxFailed
+	if f.n <= maxFailed {
+		return 0
+	}
+	return f.since.Add(window).Sub(now)
 }

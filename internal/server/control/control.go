@@ -54,7 +54,7 @@ const (
 	shortTime = 6 * time.Minute
 )
 
-// OpTime is what the longest operation may take: as long, its idempotency key is its own.
+// OpTime is what the longest operation may take.
 const OpTime = 4 * time.Hour
 
 // perform runs an operation to its end and returns its outcome, or leaves it to itself when its caller leaves.
@@ -86,7 +86,7 @@ type Op string
 func NewOp() Op { return Op(id.NewOf(id.Operation)) }
 
 // sandbox is the id of the sandbox that an operation makes: asked again, it finds what it made.
-func (o Op) sandbox() string { return id.Prefix + string(o)[len(id.Operation):] }
+func (o Op) sandbox() string { return id.As(id.Prefix, string(o)) }
 
 // Named is the id, with a prefix, of something else that an operation makes: asked again, it finds what it made.
 func (o Op) Named(prefix string) string { return prefix + string(o)[len(id.Operation):] }
@@ -100,6 +100,7 @@ type Spec struct {
 	Metadata           map[string]string
 	TTLSeconds         int32
 	OnExpiry           string
+	Key                string // the id of the API key that it is made with; empty for none
 }
 
 func expiry(on string) pb.Expiry {
@@ -109,17 +110,20 @@ func expiry(on string) pb.Expiry {
 	return pb.Expiry_EXPIRY_DESTROY
 }
 
-// Create starts a sandbox, where there is room for it, and returns it when its guest answers. Errors are store.Create's, and the agent's, which
-// the row tells as well.
+// Create starts a sandbox, where there is room for it, and returns it when its guest answers. Errors are store.Create's, and then nothing was made, and
+// the agent's, which the row tells as well.
 func (c *Control) Create(ctx context.Context, team string, op Op, spec Spec) (store.Sandbox, error) {
 	return perform(ctx, c, startTime, func(ctx context.Context) (store.Sandbox, error) {
-		sb, err := c.place(ctx, store.NewSandbox{ID: op.sandbox(), Team: team, Op: string(op), OpTime: startTime,
+		sb, err := c.place(ctx, store.NewSandbox{ID: op.sandbox(), Team: team, Key: spec.Key, Op: string(op), OpTime: startTime,
 			Snapshot: spec.Snapshot, Internet: spec.Internet, Metadata: spec.Metadata, TTLSeconds: spec.TTLSeconds, OnExpiry: spec.OnExpiry,
 			Sizes: store.Sizes{Template: spec.Template, VCPUs: spec.VCPUs, MemoryMiB: spec.MemoryMiB, DiskBytes: spec.DiskBytes}, Reason: "asked for"})
-		if errors.Is(err, errs.ErrAlreadyExists) { // begun before, by a server that did not end it
-			sb, err = c.store.Get(ctx, team, op.sandbox())
-			if err == nil && sb.State != store.Starting {
-				return sb, alive(sb)
+		if errors.Is(err, errs.ErrAlreadyExists) || errors.Is(err, errs.ErrNotFound) { // begun before, by a server that did not end it?
+			was, lost := c.store.Get(ctx, team, op.sandbox())
+			switch {
+			case lost == nil && was.State != store.Starting:
+				return was, alive(was)
+			case lost == nil:
+				sb, err = was, nil
 			}
 		}
 		if err != nil {
@@ -159,12 +163,13 @@ func alive(sb store.Sandbox) error {
 	return nil
 }
 
-// start has the agent make a sandbox.
+// start has the agent make a sandbox, of the sizes that were counted: the template may have changed since.
 func (c *Control) start(ctx context.Context, sb store.Sandbox, op string, spec Spec) (store.Sandbox, error) {
-	req := &pb.CreateRequest{Id: sb.ID, IdempotencyKey: op, Template: spec.Template, Vcpus: uint32(spec.VCPUs), MemoryMib: uint32(spec.MemoryMiB),
-		DiskBytes: uint64(spec.DiskBytes), Internet: spec.Internet, TtlSeconds: uint32(spec.TTLSeconds), OnExpiry: expiry(spec.OnExpiry)}
+	req := &pb.CreateRequest{Id: sb.ID, IdempotencyKey: op, Template: spec.Template, Vcpus: uint32(sb.Vcpus), MemoryMib: uint32(sb.MemoryMib),
+		DiskBytes: uint64(sb.DiskBytes), Internet: spec.Internet, TtlSeconds: uint32(spec.TTLSeconds), OnExpiry: expiry(spec.OnExpiry)}
 	if sb.SnapshotID != nil {
 		req.Template, req.Snapshot = "", *sb.SnapshotID
+		req.Vcpus, req.MemoryMib, req.DiskBytes = 0, 0, 0
 	}
 	agent, err := c.hosts.Agent(ctx, sb.HostID)
 	if err != nil { // nobody was asked, and so nothing is there
@@ -175,16 +180,24 @@ func (c *Control) start(ctx context.Context, sb store.Sandbox, op string, spec S
 	if err != nil {
 		return sb, errors.Join(err, c.notStarted(ctx, sb, op, err))
 	}
-	is := resp.Msg.GetSandbox()
+	return c.started(ctx, sb, op, resp.Msg.GetSandbox())
+}
+
+// started writes down that a sandbox runs. One that was destroyed while it was being made goes.
+func (c *Control) started(ctx context.Context, sb store.Sandbox, op string, is *pb.Sandbox) (store.Sandbox, error) {
 	running, err := c.store.Started(ctx, sb.ID, op, store.Sizes{Template: cmp.Or(is.GetTemplate(), sb.Template), VCPUs: int32(is.GetVcpus()),
 		MemoryMiB: int32(is.GetMemoryMib()), DiskBytes: int64(is.GetDiskBytes())}, is.GetReason())
-	if errors.Is(err, store.ErrOvertaken) { // it was destroyed while it was being made, or its host lost, whose return Watch looks after
-		if now, err2 := c.store.Get(ctx, sb.TeamID, sb.ID); err2 != nil || now.WithHost {
-			return now, errors.Join(err, err2)
-		}
-		return sb, errors.Join(err, c.remove(ctx, sb, "it was destroyed while it was being made"))
+	if !errors.Is(err, store.ErrOvertaken) {
+		return running, err
 	}
-	return running, err
+	now, lost := c.store.Get(ctx, sb.TeamID, sb.ID)
+	if lost != nil || now.WithHost { // its host was lost: Watch looks after its return
+		return now, errors.Join(err, lost)
+	}
+	if !store.Ended(now.State) && now.State != store.Stopping {
+		return now, nil // the same operation, asked again, was faster
+	}
+	return sb, errors.Join(err, c.remove(ctx, sb, "it was destroyed while it was being made"))
 }
 
 // notStarted writes down that a start failed, once nothing can be left of it.
@@ -240,7 +253,14 @@ func (c *Control) Resume(ctx context.Context, team string, op Op, sandbox string
 func (c *Control) change(ctx context.Context, team string, op Op, sandbox string, change store.Change,
 	do func(context.Context, *client.Client) (*pb.Sandbox, error)) (store.Sandbox, error) {
 	return perform(ctx, c, startTime, func(ctx context.Context) (store.Sandbox, error) {
-		sb, agent, err := c.usable(ctx, team, sandbox, change.From...)
+		if done, err := c.store.Done(ctx, string(op)); done || err != nil {
+			return c.asItIs(ctx, team, sandbox, err)
+		}
+		sb, err := c.store.Get(ctx, team, sandbox)
+		if err != nil {
+			return sb, err
+		}
+		agent, err := c.hosts.Agent(ctx, sb.HostID)
 		if err != nil {
 			return sb, err
 		}
@@ -250,18 +270,44 @@ func (c *Control) change(ctx context.Context, team string, op Op, sandbox string
 		}
 		is, err := do(ctx, agent)
 		if err != nil {
-			return sb, errors.Join(err, c.settle(ctx, sb, string(op)))
+			return c.settle(ctx, sb, string(op), err)
 		}
-		return c.store.Finish(ctx, sandbox, string(op), states[is.GetState()], is.GetReason())
+		now, err := c.store.Changed(ctx, sandbox, string(op), states[is.GetState()], is.GetReason())
+		if !errors.Is(err, store.ErrOvertaken) {
+			return now, err
+		}
+		if done, lost := c.store.Done(ctx, string(op)); done || lost != nil { // the same operation, asked again, was faster
+			return c.asItIs(ctx, team, sandbox, lost)
+		}
+		return now, err
 	})
 }
 
-// settle writes down how a sandbox is after an operation on it failed, if the agent can say.
-func (c *Control) settle(ctx context.Context, sb store.Sandbox, op string) error {
-	return cleanup.Do(ctx, func(ctx context.Context) error {
+// asItIs is the answer of a change that was done before, and whose answer was lost: the sandbox as it is now, unless there was an error
+// or it has ended.
+func (c *Control) asItIs(ctx context.Context, team, sandbox string, err error) (store.Sandbox, error) {
+	if err != nil {
+		return store.Sandbox{}, err
+	}
+	sb, err := c.store.Get(ctx, team, sandbox)
+	if err != nil {
+		return sb, err
+	}
+	return sb, alive(sb)
+}
+
+// settle writes down how a sandbox is after the agent refused a change of it, if the agent can say, and returns why. What an agent refuses because it
+// is so already was done before by an agent, or a server, that could not tell.
+func (c *Control) settle(ctx context.Context, sb store.Sandbox, op string, why error) (now store.Sandbox, err error) {
+	done := false
+	err = cleanup.Do(ctx, func(ctx context.Context) error {
 		is, err := c.look(ctx, sb)
 		if err != nil || is.undecided() {
 			return err // Watch asks again when the operation's time is over
+		}
+		if done = errors.Is(why, errs.ErrFailedPrecondition) && is.state == store.Goal(sb.State); done {
+			now, err = c.store.Changed(ctx, sb.ID, op, is.state, is.reason)
+			return err
 		}
 		_, err = c.store.Finish(ctx, sb.ID, op, is.state, is.reason)
 		if errors.Is(err, store.ErrOvertaken) {
@@ -269,6 +315,10 @@ func (c *Control) settle(ctx context.Context, sb store.Sandbox, op string) error
 		}
 		return err
 	})
+	if done {
+		return now, err
+	}
+	return sb, errors.Join(why, err)
 }
 
 // Destroy ends a sandbox in any state. One that has ended stays as it is. On a host that is lost it ends as far as anybody can say: it is

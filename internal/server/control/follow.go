@@ -148,7 +148,8 @@ func (c *Control) follow(ctx context.Context, host string, look <-chan struct{})
 	}
 }
 
-// lookAtAll compares all that the store and the agent have, and checks each sandbox of which they say different things. Then the host is up.
+// lookAtAll compares all that the store and the agent have, checks each sandbox of which they say different things, and settles the snapshots that were
+// cut off. Then the host is up.
 func (c *Control) lookAtAll(ctx context.Context, host string, agent *client.Client) error {
 	has, err := inventory(ctx, agent)
 	if err != nil {
@@ -179,6 +180,7 @@ func (c *Control) lookAtAll(ctx context.Context, host string, agent *client.Clie
 			return err
 		}
 	}
+	c.settleSnapshots(ctx, host, agent)
 	return c.store.HostSettled(ctx, host)
 }
 

@@ -117,7 +117,7 @@ func TestADrainedHostGetsNone(t *testing.T) {
 		t.Error(err)
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // what a server knows of hosts is a moment old
-		clones, err := s.Fork(t.Context(), i.team, control.NewOp(), there.ID, 1)
+		clones, err := s.Fork(t.Context(), i.team, control.NewOp(), there.ID, "", 1)
 		if errors.Is(err, errs.ErrFailedPrecondition) {
 			break
 		}

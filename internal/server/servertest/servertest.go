@@ -49,10 +49,12 @@ type Config struct {
 type World struct {
 	// Host is the agent's, with the faults that it is told to have.
 	*sandboxtest.Host
-	Store   *store.Store
-	Auth    *auth.Auth
-	Control *control.Control
-	Agent   *hostagent.Agent
+	Store *store.Store
+	// Database is its URL.
+	Database string
+	Auth     *auth.Auth
+	Control  *control.Control
+	Agent    *hostagent.Agent
 	// AsHost is the host as control knows it.
 	AsHost control.Host
 	Hosts  *hosts.Hosts
@@ -96,7 +98,8 @@ func New(t testing.TB, c Config) *World {
 	must(err)
 	var running sync.WaitGroup
 	running.Go(func() { _ = rpc.Serve(ctx, rpc.Handler(w.Agent), 10*time.Millisecond, listener) })
-	w.Store, err = store.Open(ctx, postgrestest.Database(t))
+	w.Database = postgrestest.Database(t)
+	w.Store, err = store.Open(ctx, w.Database)
 	must(err)
 	host, err := w.Store.Host(ctx, "unix://"+w.Socket)
 	must(err)

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -29,14 +31,15 @@ func (s *Store) HasKeys(ctx context.Context) (bool, error) {
 // AddKey keeps a key.
 func (s *Store) AddKey(ctx context.Context, k Key) (Key, error) {
 	made, err := s.q.InsertKey(ctx, db.InsertKeyParams{ID: id.NewOf(id.Key), TeamID: k.TeamID, Name: k.Name, Prefix: k.Prefix, Hash: k.Hash,
-		Scopes: k.Scopes, ExpiresAt: k.ExpiresAt})
+		Scopes: k.Scopes, ExpiresAt: k.ExpiresAt, MaxSandboxes: k.MaxSandboxes, MaxVcpus: k.MaxVcpus, MaxMemoryMib: k.MaxMemoryMib,
+		MaxDiskBytes: k.MaxDiskBytes, MaxSnapshots: k.MaxSnapshots, RequestsPerSecond: k.RequestsPerSecond, Burst: k.Burst})
 	return made, kind(err)
 }
 
-// KeyByHash finds a key, whether it is still good or not. ErrNotFound when there is none.
-func (s *Store) KeyByHash(ctx context.Context, hash []byte) (Key, error) {
-	k, err := s.q.KeyByHash(ctx, hash)
-	return k, kind(err)
+// KeyByHash finds a key and its team, whether they are still good or not. ErrNotFound when there is none.
+func (s *Store) KeyByHash(ctx context.Context, hash []byte) (Key, Team, error) {
+	row, err := s.q.KeyByHash(ctx, hash)
+	return row.ApiKey, row.Team, kind(err)
 }
 
 // ListKeys returns a page of a team's keys, by id, and the cursor of the next page, empty on the last.
@@ -46,10 +49,17 @@ func (s *Store) ListKeys(ctx context.Context, team, cursor string, limit int) ([
 	return list, next, kind(err)
 }
 
-// RevokeKey makes a key no good from now on. ErrNotFound when the team has none of that id.
-func (s *Store) RevokeKey(ctx context.Context, team, key string) (Key, error) {
-	k, err := s.q.RevokeKey(ctx, db.RevokeKeyParams{ID: key, TeamID: team})
-	return k, found(err, "API key", key)
+// RevokeKey makes a key no good from now on. ErrNotFound when the team has none of that id; ErrPermissionDenied for an operator's, unless an
+// operator asks.
+func (s *Store) RevokeKey(ctx context.Context, team, key string, byOperator bool) (Key, error) {
+	k, err := s.q.RevokeKey(ctx, db.RevokeKeyParams{ID: key, TeamID: team, ByOperator: byOperator})
+	if err = kind(err); !errors.Is(err, errs.ErrNotFound) {
+		return k, err
+	}
+	if k, err = s.q.GetKey(ctx, db.GetKeyParams{ID: key, TeamID: team}); err != nil {
+		return k, found(err, "API key", key)
+	}
+	return k, fmt.Errorf("API key %q is an operator's: %w", key, errs.ErrPermissionDenied)
 }
 
 // KeysUsed writes when keys were last used, of many at once.

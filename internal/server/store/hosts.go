@@ -58,6 +58,17 @@ func (s *Store) Templates(ctx context.Context) ([]Template, error) {
 	return list, kind(err)
 }
 
+// HostsOfTemplate are the hosts that are up and have a template.
+func (s *Store) HostsOfTemplate(ctx context.Context, name string) ([]string, error) {
+	list, err := s.q.HostsOfTemplate(ctx, name)
+	return list, kind(err)
+}
+
+// ForgetTemplate writes down that a host has a template no more, before it reports so.
+func (s *Store) ForgetTemplate(ctx context.Context, host, name string) error {
+	return kind(s.q.DeleteTemplateOfHost(ctx, db.DeleteTemplateOfHostParams{HostID: host, Name: name}))
+}
+
 // TemplatesOf are a host's, by name.
 func (s *Store) TemplatesOf(ctx context.Context, host string) ([]Template, error) {
 	list, err := s.q.TemplatesOfHost(ctx, host)

@@ -51,3 +51,14 @@ func (s *Store) Keep(ctx context.Context, team, key, claim string, a Answer) err
 func (s *Store) Drop(ctx context.Context, team, key, claim string) error {
 	return kind(s.q.DropClaim(ctx, db.DropClaimParams{TeamID: team, Key: key, Claim: claim}))
 }
+
+// Renew has a key's claim last for claimTime from now on.
+func (s *Store) Renew(ctx context.Context, team, key, claim string, claimTime time.Duration) error {
+	return kind(s.q.RenewClaim(ctx, db.RenewClaimParams{TeamID: team, Key: key, Claim: claim, ClaimTime: claimTime}))
+}
+
+// Done says whether an operation that has an idempotency key came to its end well, though its answer was not kept.
+func (s *Store) Done(ctx context.Context, op string) (bool, error) {
+	done, err := s.q.IsClaimDone(ctx, op)
+	return done, kind(err)
+}

@@ -21,9 +21,6 @@ var ErrHostsJoin = fmt.Errorf("no host takes sandboxes yet: what they have is lo
 // place finds a host for a sandbox, the one that is named or any, and writes it and the sizes that it will have there into n. The host's row
 // stays locked until the transaction ends, so that the insert that follows finds the room that was seen.
 func place(ctx context.Context, q *db.Queries, n *NewSandbox, host string) error {
-	if _, err := q.GetSandbox(ctx, db.GetSandboxParams{ID: n.ID, TeamID: n.Team}); err == nil {
-		return fmt.Errorf("sandbox %s: %w", n.ID, errs.ErrAlreadyExists) // also when all is full by now
-	}
 	for range placeTries {
 		at, err := q.Place(ctx, db.PlaceParams{Vcpus: n.Sizes.VCPUs, MemoryMib: n.Sizes.MemoryMiB, DiskBytes: n.Sizes.DiskBytes,
 			Template: n.Sizes.Template, HostID: host})
@@ -49,7 +46,7 @@ func place(ctx context.Context, q *db.Queries, n *NewSandbox, host string) error
 
 // refusal says what is short, or that there is no host at all.
 func refusal(ctx context.Context, q *db.Queries, want Sizes, host string) error {
-	room, err := q.Room(ctx, host)
+	room, err := q.Room(ctx, db.RoomParams{HostID: host, Template: want.Template})
 	if err != nil {
 		return err
 	}

@@ -117,7 +117,7 @@ func TestNothingIsTakenTwice(t *testing.T) {
 				}
 				mu.Unlock()
 				op := fmt.Sprint(n, " ", step)
-				made, err := w.anything(ctx, rng, sandbox, op, hosts)
+				made, err := w.anythingOnHosts(ctx, rng, sandbox, op, hosts)
 				if err != nil && !errors.Is(err, errs.ErrResourceExhausted) && !errors.Is(err, errs.ErrFailedPrecondition) && !errors.Is(err, errs.ErrUnavailable) {
 					t.Errorf("%v", err)
 				}
@@ -155,8 +155,8 @@ func TestNothingIsTakenTwice(t *testing.T) {
 	}
 }
 
-// anything does one thing, to a sandbox or a host, and returns the sandbox that it made, if any.
-func (w *world) anything(ctx context.Context, rng *rand.Rand, sandbox, op string, hosts []string) (made string, err error) {
+// anythingOnHosts does one thing, to a sandbox or a host, and returns the sandbox that it made, if any.
+func (w *world) anythingOnHosts(ctx context.Context, rng *rand.Rand, sandbox, op string, hosts []string) (made string, err error) {
 	finish := func(c store.Change, ends ...store.State) error {
 		if _, err := w.Begin(ctx, w.team, sandbox, c, "asked for", op, time.Hour); err != nil {
 			return err
@@ -257,8 +257,6 @@ func (n naive) before(m *naive) bool {
 	switch {
 	case m == nil:
 		return true
-	case n.has != m.has:
-		return n.has
 	case n.load() != m.load():
 		return n.load() < m.load()
 	case n.taken.sandboxes != m.taken.sandboxes:
@@ -289,7 +287,7 @@ func TestPlacement(t *testing.T) {
 			takes := amount{1, int64(vcpus), int64(memory), int64(memory)<<20 + 1<<30}
 			var want *naive
 			for _, n := range hosts {
-				if !n.takesNone && !n.taken.plus(takes, 1).over(n.limit) && n.before(want) {
+				if n.has && !n.takesNone && !n.taken.plus(takes, 1).over(n.limit) && n.before(want) {
 					want = n
 				}
 			}

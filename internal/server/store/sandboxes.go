@@ -28,6 +28,8 @@ type NewSandbox struct {
 	ID, Team string
 	// Host is where it is to be; empty leaves that to Create, which then finds one with room and writes the sizes that it has there.
 	Host string
+	// Key is the id of the API key that it is made with; empty for none.
+	Key string
 	// Op names the start; OpTime is how long it is waited for.
 	Op     string
 	OpTime time.Duration
@@ -46,11 +48,14 @@ type NewSandbox struct {
 var ErrOvertaken = fmt.Errorf("something else happened to the sandbox meanwhile: %w", errs.ErrFailedPrecondition)
 
 // Create makes a sandbox that is starting, and holds room for it on its host. A snapshot that it starts from, whose host is its host, can't be
-// deleted from then on. ErrNotFound when there is none; ErrAlreadyExists when there is a sandbox of that id; ErrResourceExhausted with what
-// is short when no host has room for it.
+// deleted from then on. ErrNotFound when there is none; ErrAlreadyExists when there is a sandbox of that id; a *errs.QuotaError when it is too much for
+// its team or key; ErrResourceExhausted with what is short when no host has room for it.
 func (s *Store) Create(ctx context.Context, n NewSandbox) (Sandbox, error) {
 	var sb Sandbox
 	err := s.inTx(ctx, func(q *db.Queries) error {
+		if err := isNew(ctx, q, n.Team, n.ID); err != nil {
+			return err
+		}
 		var from *string
 		on := "" // where its snapshot is
 		if n.Snapshot != "" {
@@ -58,19 +63,25 @@ func (s *Store) Create(ctx context.Context, n NewSandbox) (Sandbox, error) {
 			if err := found(err, "snapshot", n.Snapshot); err != nil {
 				return err
 			}
-			if snap.State != snapshotReady {
+			if snap.State != SnapshotWhole {
 				return fmt.Errorf("snapshot %q is %s: %w", n.Snapshot, snap.State, errs.ErrFailedPrecondition)
 			}
-			from, n.Sizes = &snap.ID, Sizes{snap.Template, snap.FrozenVcpus, snap.FrozenMemoryMib, snap.FrozenDiskBytes}
+			from, n.Sizes = &snap.ID, Sizes{snap.Template, snap.Vcpus, snap.MemoryMib, snap.DiskBytes}
 			on = snap.HostID
+		}
+		counted, err := takeNew(ctx, q, &n, on)
+		if err != nil {
+			return err
 		}
 		if n.Host == "" {
 			if err := place(ctx, q, &n, on); err != nil {
 				return err
 			}
 		}
+		if !counted {
+			return ErrHostsJoin // a host has the template since a moment ago: what it takes is counted first
+		}
 		n.Host = cmp.Or(on, n.Host)
-		var err error
 		sb, err = insert(ctx, q, n, Starting, from)
 		return err
 	})
@@ -78,10 +89,25 @@ func (s *Store) Create(ctx context.Context, n NewSandbox) (Sandbox, error) {
 	return sb, err
 }
 
+// takeNew counts what a new sandbox takes, with its template's sizes where none are asked for: before its host's row is locked, as whoever else holds
+// both locks does. It has not when no host knows the template.
+func takeNew(ctx context.Context, q *db.Queries, n *NewSandbox, on string) (counted bool, err error) {
+	if on == "" && n.Host == "" {
+		t, err := q.TemplateOfHosts(ctx, n.Sizes.Template)
+		if err = kind(err); errors.Is(err, errs.ErrNotFound) {
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
+		n.Sizes = Sizes{n.Sizes.Template, cmp.Or(n.Sizes.VCPUs, t.Vcpus), cmp.Or(n.Sizes.MemoryMiB, t.MemoryMib), cmp.Or(n.Sizes.DiskBytes, t.DiskBytes)}
+	}
+	return true, take(ctx, q, n.Team, given(n.Key), n.Sizes.sandboxes(1))
+}
+
 func insert(ctx context.Context, q *db.Queries, n NewSandbox, state State, snapshot *string) (Sandbox, error) {
 	p := db.InsertSandboxParams{ID: n.ID, TeamID: n.Team, HostID: n.Host, State: state, Reason: words(n.Reason), Template: n.Sizes.Template,
 		SnapshotID: snapshot, Vcpus: n.Sizes.VCPUs, MemoryMib: n.Sizes.MemoryMiB, DiskBytes: n.Sizes.DiskBytes, Internet: n.Internet,
-		Metadata: n.Metadata, TtlSeconds: n.TTLSeconds, OnExpiry: n.OnExpiry}
+		Metadata: n.Metadata, TtlSeconds: n.TTLSeconds, OnExpiry: n.OnExpiry, KeyID: given(n.Key)}
 	if p.Metadata == nil {
 		p.Metadata = map[string]string{}
 	}
@@ -91,21 +117,54 @@ func insert(ctx context.Context, q *db.Queries, n NewSandbox, state State, snaps
 	return q.InsertSandbox(ctx, p)
 }
 
-// AddClones makes rows for the clones of a fork of a sandbox, which run already. They are like it but for their ids.
-func (s *Store) AddClones(ctx context.Context, of Sandbox, ids []string, reason string) ([]Sandbox, error) {
-	clones := make([]Sandbox, len(ids))
-	err := s.inTx(ctx, func(q *db.Queries) (err error) {
-		for i, id := range ids {
-			n := NewSandbox{ID: id, Team: of.TeamID, Host: of.HostID, Sizes: Sizes{of.Template, of.Vcpus, of.MemoryMib, of.DiskBytes},
-				Internet: of.Internet, Metadata: of.Metadata, TTLSeconds: of.TtlSeconds, OnExpiry: of.OnExpiry, Reason: reason}
-			if clones[i], err = insert(ctx, q, n, Running, of.SnapshotID); err != nil {
+// given is a pointer to a text that is not empty.
+func given(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// Clones is what BeginFork makes rows of: like the sandbox that they are of, but for their ids and the key that they are made with.
+type Clones struct {
+	Of     Sandbox
+	IDs    []string
+	Key    string
+	Op     string
+	OpTime time.Duration
+	Reason string
+}
+
+// BeginFork makes the clones of a sandbox, which are starting, all or none; those of a fork that is asked for again are as they are now. It fails
+// with a *errs.QuotaError when they are too many for their team or key.
+func (s *Store) BeginFork(ctx context.Context, c Clones) (list []Sandbox, err error) {
+	err = s.inTx(ctx, func(q *db.Queries) error {
+		if list, err = q.ListOfOp(ctx, db.ListOfOpParams{TeamID: c.Of.TeamID, Ids: c.IDs}); err != nil || len(list) > 0 {
+			return err
+		}
+		z := Sizes{c.Of.Template, c.Of.Vcpus, c.Of.MemoryMib, c.Of.DiskBytes}
+		if err := take(ctx, q, c.Of.TeamID, given(c.Key), z.sandboxes(len(c.IDs))); err != nil {
+			return err
+		}
+		for _, id := range c.IDs {
+			n := NewSandbox{ID: id, Team: c.Of.TeamID, Host: c.Of.HostID, Key: c.Key, Op: c.Op, OpTime: c.OpTime, Sizes: z, Internet: c.Of.Internet,
+				Metadata: c.Of.Metadata, TTLSeconds: c.Of.TtlSeconds, OnExpiry: c.Of.OnExpiry, Reason: c.Reason}
+			made, err := insert(ctx, q, n, Starting, c.Of.SnapshotID)
+			if err != nil {
 				return err
 			}
+			list = append(list, made)
 		}
 		return nil
 	})
 	s.tell(err)
-	return clones, err
+	return list, err
+}
+
+// ClonesOf are the clones of a fork that was begun before, by their ids; none when it was not.
+func (s *Store) ClonesOf(ctx context.Context, team string, ids []string) ([]Sandbox, error) {
+	list, err := s.q.ListOfOp(ctx, db.ListOfOpParams{TeamID: team, Ids: ids})
+	return list, kind(err)
 }
 
 // Get returns a team's sandbox. ErrNotFound when there is none.
@@ -121,9 +180,20 @@ func (s *Store) OfHost(ctx context.Context, host, id string) (Sandbox, error) {
 }
 
 // Begin puts a sandbox into the state on the way, under the operation's name, for at most opTime. ErrNotFound when there is none;
-// ErrFailedPrecondition with its state when it is not where the change may begin.
+// ErrFailedPrecondition with its state when it is not where the change may begin, unless it is there by the same operation; a *errs.QuotaError
+// when a resume is too much for its team, or for the key that it was made with.
 func (s *Store) Begin(ctx context.Context, team, id string, c Change, reason, op string, opTime time.Duration) (Sandbox, error) {
-	sb, err := s.q.BeginChange(ctx, db.BeginChangeParams{State: c.Via, Reason: words(reason), Op: op, OpTime: opTime, ID: id, TeamID: team, FromStates: c.From})
+	var sb Sandbox
+	err := s.inTx(ctx, func(q *db.Queries) (err error) {
+		if c.Via == Resuming {
+			if c.From, err = takeAwake(ctx, q, team, id, c.From); err != nil {
+				return err
+			}
+		}
+		sb, err = q.BeginChange(ctx, db.BeginChangeParams{State: c.Via, Reason: words(reason), Op: op, OpTime: opTime, ID: id, TeamID: team,
+			FromStates: c.From})
+		return err
+	})
 	if err := kind(err); !errors.Is(err, errs.ErrNotFound) {
 		s.tell(err)
 		return sb, err
@@ -134,9 +204,32 @@ func (s *Store) Begin(ctx context.Context, team, id string, c Change, reason, op
 	return sb, fmt.Errorf("sandbox %s is %s (%s): %w", id, sb.State, sb.Reason, errs.ErrFailedPrecondition)
 }
 
+// takeAwake is take of what a paused sandbox takes more when it runs, and returns from where it may become so: from nowhere if it is not paused now,
+// since nothing was taken for it, and that it is paused a moment later makes no difference.
+func takeAwake(ctx context.Context, q *db.Queries, team, id string, from []State) ([]State, error) {
+	sb, err := q.GetSandbox(ctx, db.GetSandboxParams{ID: id, TeamID: team})
+	if err != nil || sb.State != Paused {
+		return []State{}, err
+	}
+	return from, take(ctx, q, team, sb.KeyID, Amount{VCPUs: int64(sb.Vcpus), MemoryMiB: int64(sb.MemoryMib)})
+}
+
 // Finish takes a sandbox out of the state on the way. ErrOvertaken when the operation is no longer the sandbox's: nothing has changed then.
 func (s *Store) Finish(ctx context.Context, id, op string, to State, reason string) (Sandbox, error) {
 	sb, err := s.q.FinishChange(ctx, db.FinishChangeParams{State: to, Reason: words(reason), ID: id, Op: op})
+	return sb, s.finished(err)
+}
+
+// Changed is Finish of an operation that came to its end well: asked again, it is done, see Done.
+func (s *Store) Changed(ctx context.Context, id, op string, to State, reason string) (Sandbox, error) {
+	var sb Sandbox
+	err := s.inTx(ctx, func(q *db.Queries) (err error) {
+		sb, err = q.FinishChange(ctx, db.FinishChangeParams{State: to, Reason: words(reason), ID: id, Op: op})
+		if err != nil {
+			return err
+		}
+		return q.ClaimDone(ctx, op)
+	})
 	return sb, s.finished(err)
 }
 
@@ -158,7 +251,13 @@ func (s *Store) finished(err error) error {
 // Observe writes what a host says of a sandbox, if the row is still the one that was read before the host was asked. A sandbox with an
 // operation under way is the operation's until its time is over, unless it has ended. It says whether the row changed.
 func (s *Store) Observe(ctx context.Context, read Sandbox, is State, reason string) (bool, error) {
-	_, err := s.q.Observe(ctx, db.ObserveParams{State: is, Reason: words(reason), ID: read.ID, Version: read.Version})
+	err := s.inTx(ctx, func(q *db.Queries) error {
+		_, err := q.Observe(ctx, db.ObserveParams{State: is, Reason: words(reason), ID: read.ID, Version: read.Version})
+		if err != nil || read.Op == nil || is != goals[read.State] {
+			return err
+		}
+		return q.ClaimDone(ctx, *read.Op) // cut off, but it has come to its end
+	})
 	if err = kind(err); errors.Is(err, errs.ErrNotFound) {
 		return false, nil
 	}

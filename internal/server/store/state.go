@@ -36,3 +36,9 @@ var (
 	Resume = Change{[]State{Paused}, Resuming}
 	Stop   = Change{slices.DeleteFunc(slices.Clone(States), Ended), Stopping}
 )
+
+// goals are where the changes lead that a caller may ask for again.
+var goals = map[State]State{Pausing: Paused, Resuming: Running}
+
+// Goal is the state that a state on the way leads to, if it is one that a caller may ask for again; else it is empty.
+func Goal(s State) State { return goals[s] }

@@ -123,12 +123,14 @@ func kind(err error) error {
 	return err
 }
 
-// Tidy removes what has been kept long enough: ended sandboxes, events and tokens after keep, answers to idempotency keys after a day.
+// Tidy removes what has been kept long enough: ended sandboxes, events and tokens after keep, answers to idempotency keys after a day, the audit
+// log's records after 90 days.
 func (s *Store) Tidy(ctx context.Context, keep time.Duration) error {
 	now := time.Now()
 	_, err := s.q.DeleteEnded(ctx, now.Add(-keep))
 	_, err2 := s.q.DeleteOldEvents(ctx, now.Add(-keep))
 	_, err3 := s.q.DeleteOldKeys(ctx, now.Add(-keyTime))
 	_, err4 := s.q.DeleteOldTokens(ctx, now.Add(-keep))
-	return kind(errors.Join(err, err2, err3, err4, s.tidyDeliveries(ctx, now.Add(-keep))))
+	_, err5 := s.q.DeleteOldAudit(ctx, now.Add(-auditTime))
+	return kind(errors.Join(err, err2, err3, err4, err5, s.tidyDeliveries(ctx, now.Add(-keep))))
 }

@@ -26,9 +26,11 @@ type world struct {
 	team, host string
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB) *world { return newWorldAt(t, postgrestest.Database(t)) }
+
+func newWorldAt(t testing.TB, url string) *world {
 	t.Helper()
-	s, err := store.Open(context.Background(), postgrestest.Database(t))
+	s, err := store.Open(context.Background(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +65,12 @@ func (w *world) running() store.Sandbox {
 		w.t.Fatal(err)
 	}
 	return sb
+}
+
+// snapshot is one that is to be made.
+func (w *world) snapshot(of store.Sandbox, name string) store.NewSnapshot {
+	op := id.NewOf(id.Operation)
+	return store.NewSnapshot{ID: id.As(id.Snapshot, op), Of: of, Name: name, Op: op, OpTime: time.Hour}
 }
 
 // events are a sandbox's states as its events tell them.
@@ -217,14 +225,14 @@ func TestTeamsDoNotSeeEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	sb := w.running()
-	if _, err := w.BeginSnapshot(ctx, sb, "kept"); err != nil {
+	if _, err := w.BeginSnapshot(ctx, w.snapshot(sb, "kept")); err != nil {
 		t.Fatal(err)
 	}
 	_, get := w.Get(ctx, other.ID, sb.ID)
 	_, begin := w.Begin(ctx, other.ID, sb.ID, store.Stop, "", "op", time.Hour)
 	_, ttl := w.SetTTL(ctx, other.ID, sb.ID, 1, "pause")
 	_, metadata := w.SetMetadata(ctx, other.ID, sb.ID, map[string]string{})
-	_, snapshot := w.BeginDelete(ctx, other.ID, "kept")
+	_, snapshot := w.BeginDelete(ctx, other.ID, "kept", time.Hour)
 	for name, err := range map[string]error{"get": get, "begin": begin, "ttl": ttl, "metadata": metadata, "snapshot": snapshot} {
 		if !errors.Is(err, errs.ErrNotFound) {
 			t.Errorf("%s: %v", name, err)
@@ -243,31 +251,31 @@ func TestTeamsDoNotSeeEachOther(t *testing.T) {
 func TestASnapshotInUseStays(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	snap, err := w.BeginSnapshot(ctx, w.running(), "kept")
+	snap, err := w.BeginSnapshot(ctx, w.snapshot(w.running(), "kept"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.BeginSnapshot(ctx, w.running(), "kept"); !errors.Is(err, errs.ErrAlreadyExists) {
+	if _, err := w.BeginSnapshot(ctx, w.snapshot(w.running(), "kept")); !errors.Is(err, errs.ErrAlreadyExists) {
 		t.Errorf("its name again: %v", err)
 	}
 	from := store.NewSandbox{ID: id.New(), Team: w.team, Host: w.host, Op: "start", OpTime: time.Hour, Snapshot: "kept", OnExpiry: "destroy"}
 	if _, err := w.Create(ctx, from); !errors.Is(err, errs.ErrFailedPrecondition) {
 		t.Errorf("from one that is half made: %v", err)
 	}
-	if _, err := w.SnapshotReady(ctx, snap.ID); err != nil {
+	if _, err := w.SnapshotReady(ctx, snap.ID, snap.Op); err != nil {
 		t.Fatal(err)
 	}
 	sb, err := w.Create(ctx, from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.BeginDelete(ctx, w.team, "kept"); !errors.Is(err, errs.ErrFailedPrecondition) || !strings.Contains(err.Error(), sb.ID) {
+	if _, err := w.BeginDelete(ctx, w.team, "kept", time.Hour); !errors.Is(err, errs.ErrFailedPrecondition) || !strings.Contains(err.Error(), sb.ID) {
 		t.Errorf("it is in use: %v", err)
 	}
 	if _, err := w.Finish(ctx, sb.ID, "start", store.Failed, "no room"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.BeginDelete(ctx, w.team, "kept"); err != nil {
+	if _, err := w.BeginDelete(ctx, w.team, "kept", time.Hour); err != nil {
 		t.Error(err)
 	}
 	from.ID = id.New()
@@ -369,6 +377,20 @@ func TestOneDoesTheWorkOfAKey(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := w.Renew(ctx, w.team, "n", "a", time.Hour); err != nil { // of a key that nobody has: nothing
+		t.Fatal(err)
+	}
+	if _, _, err := w.Claim(ctx, w.team, "n", "a", []byte("asked"), -time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Renew(ctx, w.team, "n", "a", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	if a, _, err := w.Claim(short, w.team, "n", "b", []byte("asked"), time.Hour); a != nil || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a claim that was renewed was taken: %v %v", a, err)
+	}
 	for _, c := range []string{"a", "b"} { // what is given up goes on under its name
 		if a, name, err := w.Claim(ctx, w.team, "m", c, []byte("asked"), -time.Second); a != nil || name != "a" || err != nil {
 			t.Fatal(a, err)
@@ -393,17 +415,17 @@ func TestKeys(t *testing.T) {
 	if err := w.KeysUsed(ctx, map[string]time.Time{k.ID: at.Add(-time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
-	if k, err = w.KeyByHash(ctx, []byte("h")); err != nil || !k.LastUsedAt.Equal(at) {
+	if k, _, err = w.KeyByHash(ctx, []byte("h")); err != nil || !k.LastUsedAt.Equal(at) {
 		t.Error(k.LastUsedAt, err)
 	}
-	first, err := w.RevokeKey(ctx, w.team, k.ID)
+	first, err := w.RevokeKey(ctx, w.team, k.ID, false)
 	if err != nil || first.RevokedAt == nil {
 		t.Fatal(first, err)
 	}
-	if again, err := w.RevokeKey(ctx, w.team, k.ID); err != nil || !again.RevokedAt.Equal(*first.RevokedAt) {
+	if again, err := w.RevokeKey(ctx, w.team, k.ID, false); err != nil || !again.RevokedAt.Equal(*first.RevokedAt) {
 		t.Error(again, err)
 	}
-	if _, err := w.RevokeKey(ctx, "tm-other", k.ID); !errors.Is(err, errs.ErrNotFound) {
+	if _, err := w.RevokeKey(ctx, "tm-other", k.ID, false); !errors.Is(err, errs.ErrNotFound) {
 		t.Error(err)
 	}
 	if list, next, err := w.ListKeys(ctx, w.team, "", 1); err != nil || len(list) != 1 || next != "" {

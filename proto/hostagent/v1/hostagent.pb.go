@@ -1343,8 +1343,11 @@ type ForkRequest struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	IdempotencyKey string                 `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// How many; zero is one.
-	Count         uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// How many; zero is one, or as many as there are ids.
+	Count uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// The ids that the clones get, from who keeps account of them before they are made: one for each, or none. With an idempotency key, a clone that is
+	// there already by the same key is the one that was asked for; one that is there otherwise is an already_exists.
+	Ids           []string `protobuf:"bytes,4,rep,name=ids,proto3" json:"ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1398,6 +1401,13 @@ func (x *ForkRequest) GetCount() uint32 {
 		return x.Count
 	}
 	return 0
+}
+
+func (x *ForkRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
 }
 
 type ForkResponse struct {
@@ -4419,9 +4429,10 @@ type Template struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Changes with what is in it.
-	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	Vcpus         uint32 `protobuf:"varint,3,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
-	MemoryMib     uint32 `protobuf:"varint,4,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	Id        string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Vcpus     uint32 `protobuf:"varint,3,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
+	MemoryMib uint32 `protobuf:"varint,4,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	// The least disk that a sandbox can have, which it gets unless it asks for more.
 	DiskBytes     uint64 `protobuf:"varint,5,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4492,6 +4503,86 @@ func (x *Template) GetDiskBytes() uint64 {
 	return 0
 }
 
+type DeleteTemplateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTemplateRequest) Reset() {
+	*x = DeleteTemplateRequest{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTemplateRequest) ProtoMessage() {}
+
+func (x *DeleteTemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTemplateRequest.ProtoReflect.Descriptor instead.
+func (*DeleteTemplateRequest) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *DeleteTemplateRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type DeleteTemplateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTemplateResponse) Reset() {
+	*x = DeleteTemplateResponse{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTemplateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTemplateResponse) ProtoMessage() {}
+
+func (x *DeleteTemplateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTemplateResponse.ProtoReflect.Descriptor instead.
+func (*DeleteTemplateResponse) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{69}
+}
+
 type LogsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -4503,7 +4594,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[68]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4515,7 +4606,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[68]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4528,7 +4619,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{68}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *LogsRequest) GetId() string {
@@ -4556,7 +4647,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[69]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4568,7 +4659,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[69]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4581,7 +4672,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{69}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *LogsResponse) GetVmm() string {
@@ -4608,7 +4699,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[70]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4620,7 +4711,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[70]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4633,7 +4724,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{70}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *StatsRequest) GetIds() []string {
@@ -4653,7 +4744,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[71]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4665,7 +4756,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[71]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4678,7 +4769,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{71}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *StatsResponse) GetStats() []*Stats {
@@ -4710,7 +4801,7 @@ type Stats struct {
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[72]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4722,7 +4813,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[72]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4735,7 +4826,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{72}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Stats) GetId() string {
@@ -4809,7 +4900,7 @@ type MetricsRequest struct {
 
 func (x *MetricsRequest) Reset() {
 	*x = MetricsRequest{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[73]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4821,7 +4912,7 @@ func (x *MetricsRequest) String() string {
 func (*MetricsRequest) ProtoMessage() {}
 
 func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[73]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4834,7 +4925,7 @@ func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
 func (*MetricsRequest) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{73}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{75}
 }
 
 type MetricsResponse struct {
@@ -4846,7 +4937,7 @@ type MetricsResponse struct {
 
 func (x *MetricsResponse) Reset() {
 	*x = MetricsResponse{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[74]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4858,7 +4949,7 @@ func (x *MetricsResponse) String() string {
 func (*MetricsResponse) ProtoMessage() {}
 
 func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[74]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4871,7 +4962,7 @@ func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
 func (*MetricsResponse) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{74}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *MetricsResponse) GetText() string {
@@ -4890,7 +4981,7 @@ type ProcessEvent_Started struct {
 
 func (x *ProcessEvent_Started) Reset() {
 	*x = ProcessEvent_Started{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[79]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4902,7 +4993,7 @@ func (x *ProcessEvent_Started) String() string {
 func (*ProcessEvent_Started) ProtoMessage() {}
 
 func (x *ProcessEvent_Started) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[79]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4939,7 +5030,7 @@ type ProcessEvent_Ended struct {
 
 func (x *ProcessEvent_Ended) Reset() {
 	*x = ProcessEvent_Ended{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[80]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4951,7 +5042,7 @@ func (x *ProcessEvent_Ended) String() string {
 func (*ProcessEvent_Ended) ProtoMessage() {}
 
 func (x *ProcessEvent_Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[80]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4996,7 +5087,7 @@ type ProcessEvent_KeepAlive struct {
 
 func (x *ProcessEvent_KeepAlive) Reset() {
 	*x = ProcessEvent_KeepAlive{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[81]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5008,7 +5099,7 @@ func (x *ProcessEvent_KeepAlive) String() string {
 func (*ProcessEvent_KeepAlive) ProtoMessage() {}
 
 func (x *ProcessEvent_KeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[81]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5035,7 +5126,7 @@ type WatchFilesResponse_Changed struct {
 
 func (x *WatchFilesResponse_Changed) Reset() {
 	*x = WatchFilesResponse_Changed{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[82]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5047,7 +5138,7 @@ func (x *WatchFilesResponse_Changed) String() string {
 func (*WatchFilesResponse_Changed) ProtoMessage() {}
 
 func (x *WatchFilesResponse_Changed) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[82]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5085,7 +5176,7 @@ type WatchFilesResponse_KeepAlive struct {
 
 func (x *WatchFilesResponse_KeepAlive) Reset() {
 	*x = WatchFilesResponse_KeepAlive{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[83]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5097,7 +5188,7 @@ func (x *WatchFilesResponse_KeepAlive) String() string {
 func (*WatchFilesResponse_KeepAlive) ProtoMessage() {}
 
 func (x *WatchFilesResponse_KeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[83]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5127,7 +5218,7 @@ type WriteFileRequest_Start struct {
 
 func (x *WriteFileRequest_Start) Reset() {
 	*x = WriteFileRequest_Start{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[84]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5139,7 +5230,7 @@ func (x *WriteFileRequest_Start) String() string {
 func (*WriteFileRequest_Start) ProtoMessage() {}
 
 func (x *WriteFileRequest_Start) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[84]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5193,7 +5284,7 @@ type WriteFileRequest_End struct {
 
 func (x *WriteFileRequest_End) Reset() {
 	*x = WriteFileRequest_End{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[85]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5205,7 +5296,7 @@ func (x *WriteFileRequest_End) String() string {
 func (*WriteFileRequest_End) ProtoMessage() {}
 
 func (x *WriteFileRequest_End) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[85]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5239,7 +5330,7 @@ type EventsResponse_StateChanged struct {
 
 func (x *EventsResponse_StateChanged) Reset() {
 	*x = EventsResponse_StateChanged{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[87]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5251,7 +5342,7 @@ func (x *EventsResponse_StateChanged) String() string {
 func (*EventsResponse_StateChanged) ProtoMessage() {}
 
 func (x *EventsResponse_StateChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[87]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5290,7 +5381,7 @@ type EventsResponse_Gap struct {
 
 func (x *EventsResponse_Gap) Reset() {
 	*x = EventsResponse_Gap{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[88]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5302,7 +5393,7 @@ func (x *EventsResponse_Gap) String() string {
 func (*EventsResponse_Gap) ProtoMessage() {}
 
 func (x *EventsResponse_Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[88]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5327,7 +5418,7 @@ type EventsResponse_KeepAlive struct {
 
 func (x *EventsResponse_KeepAlive) Reset() {
 	*x = EventsResponse_KeepAlive{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[89]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5339,7 +5430,7 @@ func (x *EventsResponse_KeepAlive) String() string {
 func (*EventsResponse_KeepAlive) ProtoMessage() {}
 
 func (x *EventsResponse_KeepAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[89]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5373,7 +5464,7 @@ type Stats_Pager struct {
 
 func (x *Stats_Pager) Reset() {
 	*x = Stats_Pager{}
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[90]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5385,7 +5476,7 @@ func (x *Stats_Pager) String() string {
 func (*Stats_Pager) ProtoMessage() {}
 
 func (x *Stats_Pager) ProtoReflect() protoreflect.Message {
-	mi := &file_hostagent_v1_hostagent_proto_msgTypes[90]
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5398,7 +5489,7 @@ func (x *Stats_Pager) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats_Pager.ProtoReflect.Descriptor instead.
 func (*Stats_Pager) Descriptor() ([]byte, []int) {
-	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{72, 0}
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{74, 0}
 }
 
 func (x *Stats_Pager) GetCpuMicroseconds() uint64 {
@@ -5548,11 +5639,12 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\x0fidempotency_key\x18\x02 \x01(\tB\a\x92\xcc\x18\x03\x10\xff\x01R\x0eidempotencyKey\"n\n" +
 	"\x0eResumeResponse\x12/\n" +
 	"\asandbox\x18\x01 \x01(\v2\x15.hostagent.v1.SandboxR\asandbox\x12+\n" +
-	"\x06phases\x18\x02 \x03(\v2\x13.hostagent.v1.PhaseR\x06phases\"\xb8\x01\n" +
+	"\x06phases\x18\x02 \x03(\v2\x13.hostagent.v1.PhaseR\x06phases\"\x95\x02\n" +
 	"\vForkRequest\x12Y\n" +
 	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x120\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tB\a\x92\xcc\x18\x03\x10\xff\x01R\x0eidempotencyKey\x12\x1c\n" +
-	"\x05count\x18\x03 \x01(\rB\x06\x92\xcc\x18\x028dR\x05count\"h\n" +
+	"\x05count\x18\x03 \x01(\rB\x06\x92\xcc\x18\x028dR\x05count\x12[\n" +
+	"\x03ids\x18\x04 \x03(\tBI\x92\xcc\x18E\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-z(dR\x03ids\"h\n" +
 	"\fForkResponse\x12+\n" +
 	"\x06clones\x18\x01 \x03(\v2\x13.hostagent.v1.CloneR\x06clones\x12+\n" +
 	"\x06phases\x18\x02 \x03(\v2\x13.hostagent.v1.PhaseR\x06phases\"N\n" +
@@ -5785,7 +5877,10 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\n" +
 	"memory_mib\x18\x04 \x01(\rR\tmemoryMib\x12\x1d\n" +
 	"\n" +
-	"disk_bytes\x18\x05 \x01(\x04R\tdiskBytes\"\x8f\x01\n" +
+	"disk_bytes\x18\x05 \x01(\x04R\tdiskBytes\"5\n" +
+	"\x15DeleteTemplateRequest\x12\x1c\n" +
+	"\x04name\x18\x01 \x01(\tB\b\x92\xcc\x18\x04\b\x01\x10?R\x04name\"\x18\n" +
+	"\x16DeleteTemplateResponse\"\x8f\x01\n" +
 	"\vLogsRequest\x12Y\n" +
 	"\x02id\x18\x01 \x01(\tBI\x92\xcc\x18E\b\x01\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-zR\x02id\x12%\n" +
 	"\tmax_bytes\x18\x02 \x01(\rB\b\x92\xcc\x18\x048\x80\x80\x04R\bmaxBytes\":\n" +
@@ -5879,11 +5974,12 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\n" +
 	"WatchFiles\x12\x1f.hostagent.v1.WatchFilesRequest\x1a .hostagent.v1.WatchFilesResponse0\x01\x12K\n" +
 	"\bReadFile\x12\x1d.hostagent.v1.ReadFileRequest\x1a\x1e.hostagent.v1.ReadFileResponse0\x01\x12N\n" +
-	"\tWriteFile\x12\x1e.hostagent.v1.WriteFileRequest\x1a\x1f.hostagent.v1.WriteFileResponse(\x012\xd5\x03\n" +
+	"\tWriteFile\x12\x1e.hostagent.v1.WriteFileRequest\x1a\x1f.hostagent.v1.WriteFileResponse(\x012\xb2\x04\n" +
 	"\vHostService\x12H\n" +
 	"\x06Status\x12\x1b.hostagent.v1.StatusRequest\x1a\x1c.hostagent.v1.StatusResponse\"\x03\x90\x02\x01\x12E\n" +
 	"\x06Events\x12\x1b.hostagent.v1.EventsRequest\x1a\x1c.hostagent.v1.EventsResponse0\x01\x12]\n" +
-	"\rListTemplates\x12\".hostagent.v1.ListTemplatesRequest\x1a#.hostagent.v1.ListTemplatesResponse\"\x03\x90\x02\x01\x12B\n" +
+	"\rListTemplates\x12\".hostagent.v1.ListTemplatesRequest\x1a#.hostagent.v1.ListTemplatesResponse\"\x03\x90\x02\x01\x12[\n" +
+	"\x0eDeleteTemplate\x12#.hostagent.v1.DeleteTemplateRequest\x1a$.hostagent.v1.DeleteTemplateResponse\x12B\n" +
 	"\x04Logs\x12\x19.hostagent.v1.LogsRequest\x1a\x1a.hostagent.v1.LogsResponse\"\x03\x90\x02\x01\x12E\n" +
 	"\x05Stats\x12\x1a.hostagent.v1.StatsRequest\x1a\x1b.hostagent.v1.StatsResponse\"\x03\x90\x02\x01\x12K\n" +
 	"\aMetrics\x12\x1c.hostagent.v1.MetricsRequest\x1a\x1d.hostagent.v1.MetricsResponse\"\x03\x90\x02\x01B0Z.wrenn.dev/wrenn/proto/hostagent/v1;hostagentpbb\x06proto3"
@@ -5901,7 +5997,7 @@ func file_hostagent_v1_hostagent_proto_rawDescGZIP() []byte {
 }
 
 var file_hostagent_v1_hostagent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_hostagent_v1_hostagent_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
+var file_hostagent_v1_hostagent_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
 var file_hostagent_v1_hostagent_proto_goTypes = []any{
 	(State)(0),                           // 0: hostagent.v1.State
 	(Expiry)(0),                          // 1: hostagent.v1.Expiry
@@ -5975,46 +6071,48 @@ var file_hostagent_v1_hostagent_proto_goTypes = []any{
 	(*ListTemplatesRequest)(nil),         // 69: hostagent.v1.ListTemplatesRequest
 	(*ListTemplatesResponse)(nil),        // 70: hostagent.v1.ListTemplatesResponse
 	(*Template)(nil),                     // 71: hostagent.v1.Template
-	(*LogsRequest)(nil),                  // 72: hostagent.v1.LogsRequest
-	(*LogsResponse)(nil),                 // 73: hostagent.v1.LogsResponse
-	(*StatsRequest)(nil),                 // 74: hostagent.v1.StatsRequest
-	(*StatsResponse)(nil),                // 75: hostagent.v1.StatsResponse
-	(*Stats)(nil),                        // 76: hostagent.v1.Stats
-	(*MetricsRequest)(nil),               // 77: hostagent.v1.MetricsRequest
-	(*MetricsResponse)(nil),              // 78: hostagent.v1.MetricsResponse
-	nil,                                  // 79: hostagent.v1.Sandbox.LabelsEntry
-	nil,                                  // 80: hostagent.v1.CreateRequest.LabelsEntry
-	nil,                                  // 81: hostagent.v1.ListRequest.LabelsEntry
-	nil,                                  // 82: hostagent.v1.ExecRequest.EnvEntry
-	(*ProcessEvent_Started)(nil),         // 83: hostagent.v1.ProcessEvent.Started
-	(*ProcessEvent_Ended)(nil),           // 84: hostagent.v1.ProcessEvent.Ended
-	(*ProcessEvent_KeepAlive)(nil),       // 85: hostagent.v1.ProcessEvent.KeepAlive
-	(*WatchFilesResponse_Changed)(nil),   // 86: hostagent.v1.WatchFilesResponse.Changed
-	(*WatchFilesResponse_KeepAlive)(nil), // 87: hostagent.v1.WatchFilesResponse.KeepAlive
-	(*WriteFileRequest_Start)(nil),       // 88: hostagent.v1.WriteFileRequest.Start
-	(*WriteFileRequest_End)(nil),         // 89: hostagent.v1.WriteFileRequest.End
-	nil,                                  // 90: hostagent.v1.StatusResponse.StatesEntry
-	(*EventsResponse_StateChanged)(nil),  // 91: hostagent.v1.EventsResponse.StateChanged
-	(*EventsResponse_Gap)(nil),           // 92: hostagent.v1.EventsResponse.Gap
-	(*EventsResponse_KeepAlive)(nil),     // 93: hostagent.v1.EventsResponse.KeepAlive
-	(*Stats_Pager)(nil),                  // 94: hostagent.v1.Stats.Pager
-	(*timestamppb.Timestamp)(nil),        // 95: google.protobuf.Timestamp
+	(*DeleteTemplateRequest)(nil),        // 72: hostagent.v1.DeleteTemplateRequest
+	(*DeleteTemplateResponse)(nil),       // 73: hostagent.v1.DeleteTemplateResponse
+	(*LogsRequest)(nil),                  // 74: hostagent.v1.LogsRequest
+	(*LogsResponse)(nil),                 // 75: hostagent.v1.LogsResponse
+	(*StatsRequest)(nil),                 // 76: hostagent.v1.StatsRequest
+	(*StatsResponse)(nil),                // 77: hostagent.v1.StatsResponse
+	(*Stats)(nil),                        // 78: hostagent.v1.Stats
+	(*MetricsRequest)(nil),               // 79: hostagent.v1.MetricsRequest
+	(*MetricsResponse)(nil),              // 80: hostagent.v1.MetricsResponse
+	nil,                                  // 81: hostagent.v1.Sandbox.LabelsEntry
+	nil,                                  // 82: hostagent.v1.CreateRequest.LabelsEntry
+	nil,                                  // 83: hostagent.v1.ListRequest.LabelsEntry
+	nil,                                  // 84: hostagent.v1.ExecRequest.EnvEntry
+	(*ProcessEvent_Started)(nil),         // 85: hostagent.v1.ProcessEvent.Started
+	(*ProcessEvent_Ended)(nil),           // 86: hostagent.v1.ProcessEvent.Ended
+	(*ProcessEvent_KeepAlive)(nil),       // 87: hostagent.v1.ProcessEvent.KeepAlive
+	(*WatchFilesResponse_Changed)(nil),   // 88: hostagent.v1.WatchFilesResponse.Changed
+	(*WatchFilesResponse_KeepAlive)(nil), // 89: hostagent.v1.WatchFilesResponse.KeepAlive
+	(*WriteFileRequest_Start)(nil),       // 90: hostagent.v1.WriteFileRequest.Start
+	(*WriteFileRequest_End)(nil),         // 91: hostagent.v1.WriteFileRequest.End
+	nil,                                  // 92: hostagent.v1.StatusResponse.StatesEntry
+	(*EventsResponse_StateChanged)(nil),  // 93: hostagent.v1.EventsResponse.StateChanged
+	(*EventsResponse_Gap)(nil),           // 94: hostagent.v1.EventsResponse.Gap
+	(*EventsResponse_KeepAlive)(nil),     // 95: hostagent.v1.EventsResponse.KeepAlive
+	(*Stats_Pager)(nil),                  // 96: hostagent.v1.Stats.Pager
+	(*timestamppb.Timestamp)(nil),        // 97: google.protobuf.Timestamp
 }
 var file_hostagent_v1_hostagent_proto_depIdxs = []int32{
 	0,  // 0: hostagent.v1.Change.state:type_name -> hostagent.v1.State
-	95, // 1: hostagent.v1.Change.time:type_name -> google.protobuf.Timestamp
+	97, // 1: hostagent.v1.Change.time:type_name -> google.protobuf.Timestamp
 	0,  // 2: hostagent.v1.Sandbox.state:type_name -> hostagent.v1.State
 	4,  // 3: hostagent.v1.Sandbox.changes:type_name -> hostagent.v1.Change
-	79, // 4: hostagent.v1.Sandbox.labels:type_name -> hostagent.v1.Sandbox.LabelsEntry
+	81, // 4: hostagent.v1.Sandbox.labels:type_name -> hostagent.v1.Sandbox.LabelsEntry
 	1,  // 5: hostagent.v1.Sandbox.on_expiry:type_name -> hostagent.v1.Expiry
-	95, // 6: hostagent.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
-	80, // 7: hostagent.v1.CreateRequest.labels:type_name -> hostagent.v1.CreateRequest.LabelsEntry
+	97, // 6: hostagent.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
+	82, // 7: hostagent.v1.CreateRequest.labels:type_name -> hostagent.v1.CreateRequest.LabelsEntry
 	1,  // 8: hostagent.v1.CreateRequest.on_expiry:type_name -> hostagent.v1.Expiry
 	5,  // 9: hostagent.v1.CreateResponse.sandbox:type_name -> hostagent.v1.Sandbox
 	6,  // 10: hostagent.v1.CreateResponse.phases:type_name -> hostagent.v1.Phase
 	5,  // 11: hostagent.v1.GetResponse.sandbox:type_name -> hostagent.v1.Sandbox
 	0,  // 12: hostagent.v1.ListRequest.states:type_name -> hostagent.v1.State
-	81, // 13: hostagent.v1.ListRequest.labels:type_name -> hostagent.v1.ListRequest.LabelsEntry
+	83, // 13: hostagent.v1.ListRequest.labels:type_name -> hostagent.v1.ListRequest.LabelsEntry
 	5,  // 14: hostagent.v1.ListResponse.sandboxes:type_name -> hostagent.v1.Sandbox
 	6,  // 15: hostagent.v1.DestroyResponse.phases:type_name -> hostagent.v1.Phase
 	5,  // 16: hostagent.v1.PauseResponse.sandbox:type_name -> hostagent.v1.Sandbox
@@ -6029,34 +6127,34 @@ var file_hostagent_v1_hostagent_proto_depIdxs = []int32{
 	25, // 25: hostagent.v1.CreateSnapshotResponse.snapshot:type_name -> hostagent.v1.Snapshot
 	6,  // 26: hostagent.v1.CreateSnapshotResponse.phases:type_name -> hostagent.v1.Phase
 	25, // 27: hostagent.v1.ListSnapshotsResponse.snapshots:type_name -> hostagent.v1.Snapshot
-	82, // 28: hostagent.v1.ExecRequest.env:type_name -> hostagent.v1.ExecRequest.EnvEntry
+	84, // 28: hostagent.v1.ExecRequest.env:type_name -> hostagent.v1.ExecRequest.EnvEntry
 	32, // 29: hostagent.v1.ExecRequest.terminal:type_name -> hostagent.v1.TerminalSize
-	83, // 30: hostagent.v1.ProcessEvent.started:type_name -> hostagent.v1.ProcessEvent.Started
-	84, // 31: hostagent.v1.ProcessEvent.ended:type_name -> hostagent.v1.ProcessEvent.Ended
-	85, // 32: hostagent.v1.ProcessEvent.keep_alive:type_name -> hostagent.v1.ProcessEvent.KeepAlive
+	85, // 30: hostagent.v1.ProcessEvent.started:type_name -> hostagent.v1.ProcessEvent.Started
+	86, // 31: hostagent.v1.ProcessEvent.ended:type_name -> hostagent.v1.ProcessEvent.Ended
+	87, // 32: hostagent.v1.ProcessEvent.keep_alive:type_name -> hostagent.v1.ProcessEvent.KeepAlive
 	34, // 33: hostagent.v1.ExecResponse.event:type_name -> hostagent.v1.ProcessEvent
 	34, // 34: hostagent.v1.AttachResponse.event:type_name -> hostagent.v1.ProcessEvent
 	40, // 35: hostagent.v1.ListProcessesResponse.processes:type_name -> hostagent.v1.Process
 	32, // 36: hostagent.v1.ResizeRequest.size:type_name -> hostagent.v1.TerminalSize
 	2,  // 37: hostagent.v1.File.type:type_name -> hostagent.v1.FileType
-	95, // 38: hostagent.v1.File.modified:type_name -> google.protobuf.Timestamp
+	97, // 38: hostagent.v1.File.modified:type_name -> google.protobuf.Timestamp
 	47, // 39: hostagent.v1.StatFileResponse.file:type_name -> hostagent.v1.File
 	47, // 40: hostagent.v1.ListFilesResponse.files:type_name -> hostagent.v1.File
-	86, // 41: hostagent.v1.WatchFilesResponse.changed:type_name -> hostagent.v1.WatchFilesResponse.Changed
-	87, // 42: hostagent.v1.WatchFilesResponse.keep_alive:type_name -> hostagent.v1.WatchFilesResponse.KeepAlive
-	88, // 43: hostagent.v1.WriteFileRequest.start:type_name -> hostagent.v1.WriteFileRequest.Start
-	89, // 44: hostagent.v1.WriteFileRequest.end:type_name -> hostagent.v1.WriteFileRequest.End
-	95, // 45: hostagent.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	90, // 46: hostagent.v1.StatusResponse.states:type_name -> hostagent.v1.StatusResponse.StatesEntry
+	88, // 41: hostagent.v1.WatchFilesResponse.changed:type_name -> hostagent.v1.WatchFilesResponse.Changed
+	89, // 42: hostagent.v1.WatchFilesResponse.keep_alive:type_name -> hostagent.v1.WatchFilesResponse.KeepAlive
+	90, // 43: hostagent.v1.WriteFileRequest.start:type_name -> hostagent.v1.WriteFileRequest.Start
+	91, // 44: hostagent.v1.WriteFileRequest.end:type_name -> hostagent.v1.WriteFileRequest.End
+	97, // 45: hostagent.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	92, // 46: hostagent.v1.StatusResponse.states:type_name -> hostagent.v1.StatusResponse.StatesEntry
 	66, // 47: hostagent.v1.StatusResponse.used:type_name -> hostagent.v1.Resources
 	66, // 48: hostagent.v1.StatusResponse.limits:type_name -> hostagent.v1.Resources
-	91, // 49: hostagent.v1.EventsResponse.state_changed:type_name -> hostagent.v1.EventsResponse.StateChanged
-	92, // 50: hostagent.v1.EventsResponse.gap:type_name -> hostagent.v1.EventsResponse.Gap
-	93, // 51: hostagent.v1.EventsResponse.keep_alive:type_name -> hostagent.v1.EventsResponse.KeepAlive
+	93, // 49: hostagent.v1.EventsResponse.state_changed:type_name -> hostagent.v1.EventsResponse.StateChanged
+	94, // 50: hostagent.v1.EventsResponse.gap:type_name -> hostagent.v1.EventsResponse.Gap
+	95, // 51: hostagent.v1.EventsResponse.keep_alive:type_name -> hostagent.v1.EventsResponse.KeepAlive
 	71, // 52: hostagent.v1.ListTemplatesResponse.templates:type_name -> hostagent.v1.Template
-	76, // 53: hostagent.v1.StatsResponse.stats:type_name -> hostagent.v1.Stats
-	95, // 54: hostagent.v1.Stats.time:type_name -> google.protobuf.Timestamp
-	94, // 55: hostagent.v1.Stats.pager:type_name -> hostagent.v1.Stats.Pager
+	78, // 53: hostagent.v1.StatsResponse.stats:type_name -> hostagent.v1.Stats
+	97, // 54: hostagent.v1.Stats.time:type_name -> google.protobuf.Timestamp
+	96, // 55: hostagent.v1.Stats.pager:type_name -> hostagent.v1.Stats.Pager
 	3,  // 56: hostagent.v1.WatchFilesResponse.Changed.change:type_name -> hostagent.v1.FileChange
 	4,  // 57: hostagent.v1.EventsResponse.StateChanged.change:type_name -> hostagent.v1.Change
 	8,  // 58: hostagent.v1.SandboxesService.Create:input_type -> hostagent.v1.CreateRequest
@@ -6087,42 +6185,44 @@ var file_hostagent_v1_hostagent_proto_depIdxs = []int32{
 	64, // 83: hostagent.v1.HostService.Status:input_type -> hostagent.v1.StatusRequest
 	67, // 84: hostagent.v1.HostService.Events:input_type -> hostagent.v1.EventsRequest
 	69, // 85: hostagent.v1.HostService.ListTemplates:input_type -> hostagent.v1.ListTemplatesRequest
-	72, // 86: hostagent.v1.HostService.Logs:input_type -> hostagent.v1.LogsRequest
-	74, // 87: hostagent.v1.HostService.Stats:input_type -> hostagent.v1.StatsRequest
-	77, // 88: hostagent.v1.HostService.Metrics:input_type -> hostagent.v1.MetricsRequest
-	9,  // 89: hostagent.v1.SandboxesService.Create:output_type -> hostagent.v1.CreateResponse
-	11, // 90: hostagent.v1.SandboxesService.Get:output_type -> hostagent.v1.GetResponse
-	13, // 91: hostagent.v1.SandboxesService.List:output_type -> hostagent.v1.ListResponse
-	15, // 92: hostagent.v1.SandboxesService.Destroy:output_type -> hostagent.v1.DestroyResponse
-	17, // 93: hostagent.v1.SandboxesService.Pause:output_type -> hostagent.v1.PauseResponse
-	19, // 94: hostagent.v1.SandboxesService.Resume:output_type -> hostagent.v1.ResumeResponse
-	21, // 95: hostagent.v1.SandboxesService.Fork:output_type -> hostagent.v1.ForkResponse
-	24, // 96: hostagent.v1.SandboxesService.SetTTL:output_type -> hostagent.v1.SetTTLResponse
-	27, // 97: hostagent.v1.SnapshotsService.CreateSnapshot:output_type -> hostagent.v1.CreateSnapshotResponse
-	29, // 98: hostagent.v1.SnapshotsService.ListSnapshots:output_type -> hostagent.v1.ListSnapshotsResponse
-	31, // 99: hostagent.v1.SnapshotsService.DeleteSnapshot:output_type -> hostagent.v1.DeleteSnapshotResponse
-	35, // 100: hostagent.v1.ProcessesService.Exec:output_type -> hostagent.v1.ExecResponse
-	37, // 101: hostagent.v1.ProcessesService.Attach:output_type -> hostagent.v1.AttachResponse
-	39, // 102: hostagent.v1.ProcessesService.ListProcesses:output_type -> hostagent.v1.ListProcessesResponse
-	42, // 103: hostagent.v1.ProcessesService.SendInput:output_type -> hostagent.v1.SendInputResponse
-	44, // 104: hostagent.v1.ProcessesService.Signal:output_type -> hostagent.v1.SignalResponse
-	46, // 105: hostagent.v1.ProcessesService.Resize:output_type -> hostagent.v1.ResizeResponse
-	49, // 106: hostagent.v1.FilesService.StatFile:output_type -> hostagent.v1.StatFileResponse
-	51, // 107: hostagent.v1.FilesService.ListFiles:output_type -> hostagent.v1.ListFilesResponse
-	53, // 108: hostagent.v1.FilesService.MakeDir:output_type -> hostagent.v1.MakeDirResponse
-	55, // 109: hostagent.v1.FilesService.MoveFile:output_type -> hostagent.v1.MoveFileResponse
-	57, // 110: hostagent.v1.FilesService.RemoveFile:output_type -> hostagent.v1.RemoveFileResponse
-	59, // 111: hostagent.v1.FilesService.WatchFiles:output_type -> hostagent.v1.WatchFilesResponse
-	61, // 112: hostagent.v1.FilesService.ReadFile:output_type -> hostagent.v1.ReadFileResponse
-	63, // 113: hostagent.v1.FilesService.WriteFile:output_type -> hostagent.v1.WriteFileResponse
-	65, // 114: hostagent.v1.HostService.Status:output_type -> hostagent.v1.StatusResponse
-	68, // 115: hostagent.v1.HostService.Events:output_type -> hostagent.v1.EventsResponse
-	70, // 116: hostagent.v1.HostService.ListTemplates:output_type -> hostagent.v1.ListTemplatesResponse
-	73, // 117: hostagent.v1.HostService.Logs:output_type -> hostagent.v1.LogsResponse
-	75, // 118: hostagent.v1.HostService.Stats:output_type -> hostagent.v1.StatsResponse
-	78, // 119: hostagent.v1.HostService.Metrics:output_type -> hostagent.v1.MetricsResponse
-	89, // [89:120] is the sub-list for method output_type
-	58, // [58:89] is the sub-list for method input_type
+	72, // 86: hostagent.v1.HostService.DeleteTemplate:input_type -> hostagent.v1.DeleteTemplateRequest
+	74, // 87: hostagent.v1.HostService.Logs:input_type -> hostagent.v1.LogsRequest
+	76, // 88: hostagent.v1.HostService.Stats:input_type -> hostagent.v1.StatsRequest
+	79, // 89: hostagent.v1.HostService.Metrics:input_type -> hostagent.v1.MetricsRequest
+	9,  // 90: hostagent.v1.SandboxesService.Create:output_type -> hostagent.v1.CreateResponse
+	11, // 91: hostagent.v1.SandboxesService.Get:output_type -> hostagent.v1.GetResponse
+	13, // 92: hostagent.v1.SandboxesService.List:output_type -> hostagent.v1.ListResponse
+	15, // 93: hostagent.v1.SandboxesService.Destroy:output_type -> hostagent.v1.DestroyResponse
+	17, // 94: hostagent.v1.SandboxesService.Pause:output_type -> hostagent.v1.PauseResponse
+	19, // 95: hostagent.v1.SandboxesService.Resume:output_type -> hostagent.v1.ResumeResponse
+	21, // 96: hostagent.v1.SandboxesService.Fork:output_type -> hostagent.v1.ForkResponse
+	24, // 97: hostagent.v1.SandboxesService.SetTTL:output_type -> hostagent.v1.SetTTLResponse
+	27, // 98: hostagent.v1.SnapshotsService.CreateSnapshot:output_type -> hostagent.v1.CreateSnapshotResponse
+	29, // 99: hostagent.v1.SnapshotsService.ListSnapshots:output_type -> hostagent.v1.ListSnapshotsResponse
+	31, // 100: hostagent.v1.SnapshotsService.DeleteSnapshot:output_type -> hostagent.v1.DeleteSnapshotResponse
+	35, // 101: hostagent.v1.ProcessesService.Exec:output_type -> hostagent.v1.ExecResponse
+	37, // 102: hostagent.v1.ProcessesService.Attach:output_type -> hostagent.v1.AttachResponse
+	39, // 103: hostagent.v1.ProcessesService.ListProcesses:output_type -> hostagent.v1.ListProcessesResponse
+	42, // 104: hostagent.v1.ProcessesService.SendInput:output_type -> hostagent.v1.SendInputResponse
+	44, // 105: hostagent.v1.ProcessesService.Signal:output_type -> hostagent.v1.SignalResponse
+	46, // 106: hostagent.v1.ProcessesService.Resize:output_type -> hostagent.v1.ResizeResponse
+	49, // 107: hostagent.v1.FilesService.StatFile:output_type -> hostagent.v1.StatFileResponse
+	51, // 108: hostagent.v1.FilesService.ListFiles:output_type -> hostagent.v1.ListFilesResponse
+	53, // 109: hostagent.v1.FilesService.MakeDir:output_type -> hostagent.v1.MakeDirResponse
+	55, // 110: hostagent.v1.FilesService.MoveFile:output_type -> hostagent.v1.MoveFileResponse
+	57, // 111: hostagent.v1.FilesService.RemoveFile:output_type -> hostagent.v1.RemoveFileResponse
+	59, // 112: hostagent.v1.FilesService.WatchFiles:output_type -> hostagent.v1.WatchFilesResponse
+	61, // 113: hostagent.v1.FilesService.ReadFile:output_type -> hostagent.v1.ReadFileResponse
+	63, // 114: hostagent.v1.FilesService.WriteFile:output_type -> hostagent.v1.WriteFileResponse
+	65, // 115: hostagent.v1.HostService.Status:output_type -> hostagent.v1.StatusResponse
+	68, // 116: hostagent.v1.HostService.Events:output_type -> hostagent.v1.EventsResponse
+	70, // 117: hostagent.v1.HostService.ListTemplates:output_type -> hostagent.v1.ListTemplatesResponse
+	73, // 118: hostagent.v1.HostService.DeleteTemplate:output_type -> hostagent.v1.DeleteTemplateResponse
+	75, // 119: hostagent.v1.HostService.Logs:output_type -> hostagent.v1.LogsResponse
+	77, // 120: hostagent.v1.HostService.Stats:output_type -> hostagent.v1.StatsResponse
+	80, // 121: hostagent.v1.HostService.Metrics:output_type -> hostagent.v1.MetricsResponse
+	90, // [90:122] is the sub-list for method output_type
+	58, // [58:90] is the sub-list for method input_type
 	58, // [58:58] is the sub-list for extension type_name
 	58, // [58:58] is the sub-list for extension extendee
 	0,  // [0:58] is the sub-list for field type_name
@@ -6155,14 +6255,14 @@ func file_hostagent_v1_hostagent_proto_init() {
 		(*EventsResponse_Gap_)(nil),
 		(*EventsResponse_KeepAlive_)(nil),
 	}
-	file_hostagent_v1_hostagent_proto_msgTypes[84].OneofWrappers = []any{}
+	file_hostagent_v1_hostagent_proto_msgTypes[86].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hostagent_v1_hostagent_proto_rawDesc), len(file_hostagent_v1_hostagent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   91,
+			NumMessages:   93,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

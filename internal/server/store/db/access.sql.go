@@ -22,19 +22,28 @@ func (q *Queries) CountKeys(ctx context.Context) (int64, error) {
 }
 
 const insertKey = `-- name: InsertKey :one
-INSERT INTO api_keys (id, team_id, name, prefix, hash, scopes, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
-RETURNING id, team_id, name, prefix, hash, scopes, created_at, expires_at, revoked_at, last_used_at
+INSERT INTO api_keys (id, team_id, name, prefix, hash, scopes, expires_at, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, max_snapshots,
+    requests_per_second, burst)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,
+    $10, $11, $12, $13, $14)
+RETURNING id, team_id, name, prefix, hash, scopes, created_at, expires_at, revoked_at, last_used_at, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, max_snapshots, requests_per_second, burst
 `
 
 type InsertKeyParams struct {
-	ID        string
-	TeamID    string
-	Name      string
-	Prefix    string
-	Hash      []byte
-	Scopes    []string
-	ExpiresAt *time.Time
+	ID                string
+	TeamID            string
+	Name              string
+	Prefix            string
+	Hash              []byte
+	Scopes            []string
+	ExpiresAt         *time.Time
+	MaxSandboxes      *int64
+	MaxVcpus          *int64
+	MaxMemoryMib      *int64
+	MaxDiskBytes      *int64
+	MaxSnapshots      *int64
+	RequestsPerSecond *int32
+	Burst             *int32
 }
 
 func (q *Queries) InsertKey(ctx context.Context, arg InsertKeyParams) (ApiKey, error) {
@@ -46,6 +55,13 @@ func (q *Queries) InsertKey(ctx context.Context, arg InsertKeyParams) (ApiKey, e
 		arg.Hash,
 		arg.Scopes,
 		arg.ExpiresAt,
+		arg.MaxSandboxes,
+		arg.MaxVcpus,
+		arg.MaxMemoryMib,
+		arg.MaxDiskBytes,
+		arg.MaxSnapshots,
+		arg.RequestsPerSecond,
+		arg.Burst,
 	)
 	var i ApiKey
 	err := row.Scan(
@@ -59,12 +75,19 @@ func (q *Queries) InsertKey(ctx context.Context, arg InsertKeyParams) (ApiKey, e
 		&i.ExpiresAt,
 		&i.RevokedAt,
 		&i.LastUsedAt,
+		&i.MaxSandboxes,
+		&i.MaxVcpus,
+		&i.MaxMemoryMib,
+		&i.MaxDiskBytes,
+		&i.MaxSnapshots,
+		&i.RequestsPerSecond,
+		&i.Burst,
 	)
 	return i, err
 }
 
 const insertTeam = `-- name: InsertTeam :one
-INSERT INTO teams (id, name) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id, name, created_at
+INSERT INTO teams (id, name) VALUES ($1, $2) ON CONFLICT (name) WHERE deleted_at IS NULL DO UPDATE SET name = excluded.name RETURNING id, name, created_at, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, max_snapshots, requests_per_second, burst, deleted_at
 `
 
 type InsertTeamParams struct {
@@ -75,28 +98,63 @@ type InsertTeamParams struct {
 func (q *Queries) InsertTeam(ctx context.Context, arg InsertTeamParams) (Team, error) {
 	row := q.db.QueryRow(ctx, insertTeam, arg.ID, arg.Name)
 	var i Team
-	err := row.Scan(&i.ID, &i.Name, &i.CreatedAt)
+	err := row.Scan(
+		&i.ID,
+		&i.Name,
+		&i.CreatedAt,
+		&i.MaxSandboxes,
+		&i.MaxVcpus,
+		&i.MaxMemoryMib,
+		&i.MaxDiskBytes,
+		&i.MaxSnapshots,
+		&i.RequestsPerSecond,
+		&i.Burst,
+		&i.DeletedAt,
+	)
 	return i, err
 }
 
 const keyByHash = `-- name: KeyByHash :one
-SELECT id, team_id, name, prefix, hash, scopes, created_at, expires_at, revoked_at, last_used_at FROM api_keys WHERE hash = $1
+SELECT api_keys.id, api_keys.team_id, api_keys.name, api_keys.prefix, api_keys.hash, api_keys.scopes, api_keys.created_at, api_keys.expires_at, api_keys.revoked_at, api_keys.last_used_at, api_keys.max_sandboxes, api_keys.max_vcpus, api_keys.max_memory_mib, api_keys.max_disk_bytes, api_keys.max_snapshots, api_keys.requests_per_second, api_keys.burst, teams.id, teams.name, teams.created_at, teams.max_sandboxes, teams.max_vcpus, teams.max_memory_mib, teams.max_disk_bytes, teams.max_snapshots, teams.requests_per_second, teams.burst, teams.deleted_at FROM api_keys JOIN teams ON teams.id = api_keys.team_id WHERE api_keys.hash = $1
 `
 
-func (q *Queries) KeyByHash(ctx context.Context, hash []byte) (ApiKey, error) {
+type KeyByHashRow struct {
+	ApiKey ApiKey
+	Team   Team
+}
+
+func (q *Queries) KeyByHash(ctx context.Context, hash []byte) (KeyByHashRow, error) {
 	row := q.db.QueryRow(ctx, keyByHash, hash)
-	var i ApiKey
+	var i KeyByHashRow
 	err := row.Scan(
-		&i.ID,
-		&i.TeamID,
-		&i.Name,
-		&i.Prefix,
-		&i.Hash,
-		&i.Scopes,
-		&i.CreatedAt,
-		&i.ExpiresAt,
-		&i.RevokedAt,
-		&i.LastUsedAt,
+		&i.ApiKey.ID,
+		&i.ApiKey.TeamID,
+		&i.ApiKey.Name,
+		&i.ApiKey.Prefix,
+		&i.ApiKey.Hash,
+		&i.ApiKey.Scopes,
+		&i.ApiKey.CreatedAt,
+		&i.ApiKey.ExpiresAt,
+		&i.ApiKey.RevokedAt,
+		&i.ApiKey.LastUsedAt,
+		&i.ApiKey.MaxSandboxes,
+		&i.ApiKey.MaxVcpus,
+		&i.ApiKey.MaxMemoryMib,
+		&i.ApiKey.MaxDiskBytes,
+		&i.ApiKey.MaxSnapshots,
+		&i.ApiKey.RequestsPerSecond,
+		&i.ApiKey.Burst,
+		&i.Team.ID,
+		&i.Team.Name,
+		&i.Team.CreatedAt,
+		&i.Team.MaxSandboxes,
+		&i.Team.MaxVcpus,
+		&i.Team.MaxMemoryMib,
+		&i.Team.MaxDiskBytes,
+		&i.Team.MaxSnapshots,
+		&i.Team.RequestsPerSecond,
+		&i.Team.Burst,
+		&i.Team.DeletedAt,
 	)
 	return i, err
 }
@@ -117,7 +175,7 @@ func (q *Queries) KeysUsed(ctx context.Context, arg KeysUsedParams) error {
 }
 
 const listKeys = `-- name: ListKeys :many
-SELECT id, team_id, name, prefix, hash, scopes, created_at, expires_at, revoked_at, last_used_at FROM api_keys WHERE team_id = $1 AND id > $2 ORDER BY id LIMIT $3::int
+SELECT id, team_id, name, prefix, hash, scopes, created_at, expires_at, revoked_at, last_used_at, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, max_snapshots, requests_per_second, burst FROM api_keys WHERE team_id = $1 AND id > $2 ORDER BY id LIMIT $3::int
 `
 
 type ListKeysParams struct {
@@ -146,6 +204,13 @@ func (q *Queries) ListKeys(ctx context.Context, arg ListKeysParams) ([]ApiKey, e
 			&i.ExpiresAt,
 			&i.RevokedAt,
 			&i.LastUsedAt,
+			&i.MaxSandboxes,
+			&i.MaxVcpus,
+			&i.MaxMemoryMib,
+			&i.MaxDiskBytes,
+			&i.MaxSnapshots,
+			&i.RequestsPerSecond,
+			&i.Burst,
 		); err != nil {
 			return nil, err
 		}
@@ -169,16 +234,19 @@ func (q *Queries) Ping(ctx context.Context) (int32, error) {
 }
 
 const revokeKey = `-- name: RevokeKey :one
-UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 AND team_id = $2 RETURNING id, team_id, name, prefix, hash, scopes, created_at, expires_at, revoked_at, last_used_at
+UPDATE api_keys SET revoked_at = coalesce(revoked_at, now())
+WHERE id = $1 AND team_id = $2 AND ($3::bool OR NOT 'operator' = ANY (scopes))
+RETURNING id, team_id, name, prefix, hash, scopes, created_at, expires_at, revoked_at, last_used_at, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, max_snapshots, requests_per_second, burst
 `
 
 type RevokeKeyParams struct {
-	ID     string
-	TeamID string
+	ID         string
+	TeamID     string
+	ByOperator bool
 }
 
 func (q *Queries) RevokeKey(ctx context.Context, arg RevokeKeyParams) (ApiKey, error) {
-	row := q.db.QueryRow(ctx, revokeKey, arg.ID, arg.TeamID)
+	row := q.db.QueryRow(ctx, revokeKey, arg.ID, arg.TeamID, arg.ByOperator)
 	var i ApiKey
 	err := row.Scan(
 		&i.ID,
@@ -191,6 +259,13 @@ func (q *Queries) RevokeKey(ctx context.Context, arg RevokeKeyParams) (ApiKey, e
 		&i.ExpiresAt,
 		&i.RevokedAt,
 		&i.LastUsedAt,
+		&i.MaxSandboxes,
+		&i.MaxVcpus,
+		&i.MaxMemoryMib,
+		&i.MaxDiskBytes,
+		&i.MaxSnapshots,
+		&i.RequestsPerSecond,
+		&i.Burst,
 	)
 	return i, err
 }

@@ -17,7 +17,7 @@ SELECT coalesce(bool_or((h.max_sandboxes = 0 OR h.reserved_sandboxes < h.max_san
     AND (h.max_disk_bytes = 0 OR h.reserved_disk_bytes + coalesce(nullif($2::integer, 0), t.memory_mib, 0)::bigint * 1048576
         + coalesce(nullif($3::bigint, 0), t.disk_bytes, 0) <= h.max_disk_bytes)), false)::boolean AS fits
 FROM hosts h LEFT JOIN host_templates t ON t.host_id = h.id AND t.name = $4
-WHERE h.state = 'up' AND ($5::text = '' OR h.id = $5) AND NOT h.draining
+WHERE h.state = 'up' AND ($5::text = '' AND t.name IS NOT NULL OR h.id = $5) AND NOT h.draining
 `
 
 type AnyFitsParams struct {
@@ -57,7 +57,7 @@ const comeBack = `-- name: ComeBack :one
 UPDATE sandboxes SET state = $1, reason = $2, with_host = false
 WHERE sandboxes.id = $3 AND sandboxes.version = $4 AND with_host
     AND EXISTS (SELECT 1 FROM hosts h WHERE h.id = sandboxes.host_id AND h.state IN ('joining', 'up'))
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
 `
 
 type ComeBackParams struct {
@@ -95,6 +95,7 @@ func (q *Queries) ComeBack(ctx context.Context, arg ComeBackParams) (Sandbox, er
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.KeyID,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -111,6 +112,20 @@ func (q *Queries) DeleteOldTokens(ctx context.Context, before time.Time) (int64,
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const deleteTemplateOfHost = `-- name: DeleteTemplateOfHost :exec
+DELETE FROM host_templates WHERE host_id = $1 AND name = $2
+`
+
+type DeleteTemplateOfHostParams struct {
+	HostID string
+	Name   string
+}
+
+func (q *Queries) DeleteTemplateOfHost(ctx context.Context, arg DeleteTemplateOfHostParams) error {
+	_, err := q.db.Exec(ctx, deleteTemplateOfHost, arg.HostID, arg.Name)
+	return err
 }
 
 const deleteTemplates = `-- name: DeleteTemplates :exec
@@ -168,7 +183,7 @@ func (q *Queries) GetHost(ctx context.Context, id string) (Host, error) {
 }
 
 const giveUp = `-- name: GiveUp :one
-UPDATE sandboxes SET state = 'stopped', reason = $1, with_host = false WHERE id = $2 AND team_id = $3 AND with_host RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
+UPDATE sandboxes SET state = 'stopped', reason = $1, with_host = false WHERE id = $2 AND team_id = $3 AND with_host RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
 `
 
 type GiveUpParams struct {
@@ -200,6 +215,7 @@ func (q *Queries) GiveUp(ctx context.Context, arg GiveUpParams) (Sandbox, error)
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.KeyID,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -242,6 +258,30 @@ UPDATE hosts SET state = 'up' WHERE id = $1 AND state = 'joining' AND lease_unti
 func (q *Queries) HostSettled(ctx context.Context, id string) error {
 	_, err := q.db.Exec(ctx, hostSettled, id)
 	return err
+}
+
+const hostsOfTemplate = `-- name: HostsOfTemplate :many
+SELECT h.id FROM host_templates t JOIN hosts h ON h.id = t.host_id WHERE h.state = 'up' AND t.name = $1 ORDER BY h.id
+`
+
+func (q *Queries) HostsOfTemplate(ctx context.Context, name string) ([]string, error) {
+	rows, err := q.db.Query(ctx, hostsOfTemplate, name)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const hostsToWatch = `-- name: HostsToWatch :many
@@ -607,13 +647,13 @@ SELECT h.id, coalesce(nullif($1::integer, 0), t.vcpus, 0)::integer AS vcpus,
     coalesce(nullif($2::integer, 0), t.memory_mib, 0)::integer AS memory_mib,
     coalesce(nullif($3::bigint, 0), t.disk_bytes, 0)::bigint AS disk_bytes
 FROM hosts h LEFT JOIN host_templates t ON t.host_id = h.id AND t.name = $4
-WHERE h.state = 'up' AND ($5::text = '' OR h.id = $5) AND NOT h.draining
+WHERE h.state = 'up' AND ($5::text = '' AND t.name IS NOT NULL OR h.id = $5) AND NOT h.draining
     AND (h.max_sandboxes = 0 OR h.reserved_sandboxes < h.max_sandboxes)
     AND (h.max_vcpus = 0 OR h.reserved_vcpus + coalesce(nullif($1::integer, 0), t.vcpus, 0) <= h.max_vcpus)
     AND (h.max_memory_mib = 0 OR h.reserved_memory_mib + coalesce(nullif($2::integer, 0), t.memory_mib, 0) <= h.max_memory_mib)
     AND (h.max_disk_bytes = 0 OR h.reserved_disk_bytes + coalesce(nullif($2::integer, 0), t.memory_mib, 0)::bigint * 1048576
         + coalesce(nullif($3::bigint, 0), t.disk_bytes, 0) <= h.max_disk_bytes)
-ORDER BY t.name IS NULL, greatest(h.reserved_sandboxes / nullif(h.max_sandboxes, 0)::float8, h.reserved_vcpus / nullif(h.max_vcpus, 0)::float8,
+ORDER BY greatest(h.reserved_sandboxes / nullif(h.max_sandboxes, 0)::float8, h.reserved_vcpus / nullif(h.max_vcpus, 0)::float8,
     h.reserved_memory_mib / nullif(h.max_memory_mib, 0)::float8, 0), h.reserved_sandboxes, h.id
 LIMIT 1 FOR NO KEY UPDATE OF h
 `
@@ -633,7 +673,7 @@ type PlaceRow struct {
 	DiskBytes int64
 }
 
-// The host for a sandbox, locked: of those with room the ones that have its template come first, then the least loaded.
+// The host for a sandbox, locked: of those that have its template and room for it the least loaded. A host that is named has what it starts from.
 func (q *Queries) Place(ctx context.Context, arg PlaceParams) (PlaceRow, error) {
 	row := q.db.QueryRow(ctx, place,
 		arg.Vcpus,
@@ -753,12 +793,18 @@ func (q *Queries) Report(ctx context.Context, arg ReportParams) (Host, error) {
 
 const room = `-- name: Room :one
 SELECT count(*)::integer AS hosts,
-    coalesce(max(CASE WHEN max_sandboxes = 0 THEN 2147483647 ELSE max_sandboxes - reserved_sandboxes END), 0)::integer AS sandboxes,
-    coalesce(max(CASE WHEN max_vcpus = 0 THEN 2147483647 ELSE max_vcpus - reserved_vcpus END), 0)::integer AS vcpus,
-    coalesce(max(CASE WHEN max_memory_mib = 0 THEN 9223372036854775807 ELSE max_memory_mib - reserved_memory_mib END), 0)::bigint AS memory_mib,
-    coalesce(max(CASE WHEN max_disk_bytes = 0 THEN 9223372036854775807 ELSE max_disk_bytes - reserved_disk_bytes END), 0)::bigint AS disk_bytes
-FROM hosts WHERE state = 'up' AND ($1::text = '' OR id = $1) AND NOT draining
+    coalesce(max(CASE WHEN max_sandboxes = 0 THEN 2147483647 ELSE max_sandboxes - reserved_sandboxes END) FILTER (WHERE has), 0)::integer AS sandboxes,
+    coalesce(max(CASE WHEN max_vcpus = 0 THEN 2147483647 ELSE max_vcpus - reserved_vcpus END) FILTER (WHERE has), 0)::integer AS vcpus,
+    coalesce(max(CASE WHEN max_memory_mib = 0 THEN 9223372036854775807 ELSE max_memory_mib - reserved_memory_mib END) FILTER (WHERE has), 0)::bigint AS memory_mib,
+    coalesce(max(CASE WHEN max_disk_bytes = 0 THEN 9223372036854775807 ELSE max_disk_bytes - reserved_disk_bytes END) FILTER (WHERE has), 0)::bigint AS disk_bytes
+FROM (SELECT id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes, $1::text <> '' OR EXISTS (SELECT FROM host_templates t WHERE t.host_id = hosts.id AND t.name = $2) AS has FROM hosts) h
+WHERE state = 'up' AND ($1::text = '' OR id = $1) AND NOT draining
 `
+
+type RoomParams struct {
+	HostID   string
+	Template string
+}
 
 type RoomRow struct {
 	Hosts     int32
@@ -768,9 +814,9 @@ type RoomRow struct {
 	DiskBytes int64
 }
 
-// The most that is free on any host that takes sandboxes, of each thing by itself; the greatest number is no limit.
-func (q *Queries) Room(ctx context.Context, hostID string) (RoomRow, error) {
-	row := q.db.QueryRow(ctx, room, hostID)
+// How many hosts take sandboxes, and the most that is free on any of them that has the template, of each thing by itself; the greatest number is no limit.
+func (q *Queries) Room(ctx context.Context, arg RoomParams) (RoomRow, error) {
+	row := q.db.QueryRow(ctx, room, arg.HostID, arg.Template)
 	var i RoomRow
 	err := row.Scan(
 		&i.Hosts,
@@ -842,6 +888,25 @@ func (q *Queries) SetDraining(ctx context.Context, arg SetDrainingParams) (Host,
 		&i.ReservedVcpus,
 		&i.ReservedMemoryMib,
 		&i.ReservedDiskBytes,
+	)
+	return i, err
+}
+
+const templateOfHosts = `-- name: TemplateOfHosts :one
+SELECT t.host_id, t.name, t.template_id, t.vcpus, t.memory_mib, t.disk_bytes FROM host_templates t JOIN hosts h ON h.id = t.host_id
+WHERE h.state = 'up' AND t.name = $1 ORDER BY t.host_id LIMIT 1
+`
+
+func (q *Queries) TemplateOfHosts(ctx context.Context, name string) (HostTemplate, error) {
+	row := q.db.QueryRow(ctx, templateOfHosts, name)
+	var i HostTemplate
+	err := row.Scan(
+		&i.HostID,
+		&i.Name,
+		&i.TemplateID,
+		&i.Vcpus,
+		&i.MemoryMib,
+		&i.DiskBytes,
 	)
 	return i, err
 }

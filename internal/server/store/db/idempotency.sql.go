@@ -10,11 +10,20 @@ import (
 	"time"
 )
 
+const claimDone = `-- name: ClaimDone :exec
+UPDATE idempotency SET done = true WHERE claim = $1
+`
+
+func (q *Queries) ClaimDone(ctx context.Context, claim string) error {
+	_, err := q.db.Exec(ctx, claimDone, claim)
+	return err
+}
+
 const claimKey = `-- name: ClaimKey :one
 INSERT INTO idempotency (team_id, key, request, claim, claim_until) VALUES ($1, $2, $3, $4, now() + $5::interval)
 ON CONFLICT (team_id, key) DO UPDATE SET claim_until = excluded.claim_until
     WHERE idempotency.status IS NULL AND idempotency.claim_until < now() AND idempotency.request = excluded.request
-RETURNING team_id, key, request, claim, claim_until, status, answer, created_at
+RETURNING team_id, key, request, claim, claim_until, status, answer, created_at, done
 `
 
 type ClaimKeyParams struct {
@@ -43,6 +52,7 @@ func (q *Queries) ClaimKey(ctx context.Context, arg ClaimKeyParams) (Idempotency
 		&i.Status,
 		&i.Answer,
 		&i.CreatedAt,
+		&i.Done,
 	)
 	return i, err
 }
@@ -75,7 +85,7 @@ func (q *Queries) DropClaim(ctx context.Context, arg DropClaimParams) error {
 }
 
 const getKeyed = `-- name: GetKeyed :one
-SELECT team_id, key, request, claim, claim_until, status, answer, created_at FROM idempotency WHERE team_id = $1 AND key = $2
+SELECT team_id, key, request, claim, claim_until, status, answer, created_at, done FROM idempotency WHERE team_id = $1 AND key = $2
 `
 
 type GetKeyedParams struct {
@@ -95,8 +105,20 @@ func (q *Queries) GetKeyed(ctx context.Context, arg GetKeyedParams) (Idempotency
 		&i.Status,
 		&i.Answer,
 		&i.CreatedAt,
+		&i.Done,
 	)
 	return i, err
+}
+
+const isClaimDone = `-- name: IsClaimDone :one
+SELECT EXISTS (SELECT FROM idempotency WHERE claim = $1 AND done)
+`
+
+func (q *Queries) IsClaimDone(ctx context.Context, claim string) (bool, error) {
+	row := q.db.QueryRow(ctx, isClaimDone, claim)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
 }
 
 const keepAnswer = `-- name: KeepAnswer :exec
@@ -115,6 +137,27 @@ func (q *Queries) KeepAnswer(ctx context.Context, arg KeepAnswerParams) error {
 	_, err := q.db.Exec(ctx, keepAnswer,
 		arg.Status,
 		arg.Answer,
+		arg.TeamID,
+		arg.Key,
+		arg.Claim,
+	)
+	return err
+}
+
+const renewClaim = `-- name: RenewClaim :exec
+UPDATE idempotency SET claim_until = now() + $1::interval WHERE team_id = $2 AND key = $3 AND claim = $4 AND status IS NULL
+`
+
+type RenewClaimParams struct {
+	ClaimTime time.Duration
+	TeamID    string
+	Key       string
+	Claim     string
+}
+
+func (q *Queries) RenewClaim(ctx context.Context, arg RenewClaimParams) error {
+	_, err := q.db.Exec(ctx, renewClaim,
+		arg.ClaimTime,
 		arg.TeamID,
 		arg.Key,
 		arg.Claim,

@@ -9,16 +9,35 @@ import (
 )
 
 type ApiKey struct {
-	ID         string
-	TeamID     string
-	Name       string
-	Prefix     string
-	Hash       []byte
-	Scopes     []string
-	CreatedAt  time.Time
-	ExpiresAt  *time.Time
-	RevokedAt  *time.Time
-	LastUsedAt *time.Time
+	ID                string
+	TeamID            string
+	Name              string
+	Prefix            string
+	Hash              []byte
+	Scopes            []string
+	CreatedAt         time.Time
+	ExpiresAt         *time.Time
+	RevokedAt         *time.Time
+	LastUsedAt        *time.Time
+	MaxSandboxes      *int64
+	MaxVcpus          *int64
+	MaxMemoryMib      *int64
+	MaxDiskBytes      *int64
+	MaxSnapshots      *int64
+	RequestsPerSecond *int32
+	Burst             *int32
+}
+
+type Audit struct {
+	ID        int64
+	At        time.Time
+	TeamID    string
+	KeyID     string
+	Operation string
+	Resource  string
+	Status    int32
+	RequestID string
+	Address   string
 }
 
 type Authority struct {
@@ -76,6 +95,7 @@ type Idempotency struct {
 	Status     *int32
 	Answer     []byte
 	CreatedAt  time.Time
+	Done       bool
 }
 
 type JoinToken struct {
@@ -124,28 +144,40 @@ type Sandbox struct {
 	OnExpiry   string
 	CreatedAt  time.Time
 	ChangedAt  time.Time
+	KeyID      *string
 	Awake      bool
 	WithHost   bool
 }
 
 type Snapshot struct {
-	ID              string
-	TeamID          string
-	HostID          string
-	Name            string
-	State           string
-	SandboxID       string
-	Template        string
-	CreatedAt       time.Time
-	FrozenVcpus     int32
-	FrozenMemoryMib int32
-	FrozenDiskBytes int64
+	ID        string
+	TeamID    string
+	HostID    string
+	Name      string
+	State     string
+	SandboxID string
+	Template  string
+	CreatedAt time.Time
+	KeyID     *string
+	Vcpus     int32
+	MemoryMib int32
+	DiskBytes int64
+	Op        *string
+	OpUntil   *time.Time
 }
 
 type Team struct {
-	ID        string
-	Name      string
-	CreatedAt time.Time
+	ID                string
+	Name              string
+	CreatedAt         time.Time
+	MaxSandboxes      *int64
+	MaxVcpus          *int64
+	MaxMemoryMib      *int64
+	MaxDiskBytes      *int64
+	MaxSnapshots      *int64
+	RequestsPerSecond *int32
+	Burst             *int32
+	DeletedAt         *time.Time
 }
 
 type Webhook struct {

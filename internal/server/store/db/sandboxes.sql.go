@@ -12,8 +12,8 @@ import (
 
 const beginChange = `-- name: BeginChange :one
 UPDATE sandboxes SET state = $1, reason = $2, op = $3::text, op_until = now() + $4::interval
-WHERE id = $5 AND team_id = $6 AND state = ANY ($7::text[])
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
+WHERE id = $5 AND team_id = $6 AND (state = ANY ($7::text[]) OR op = $3::text)
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
 `
 
 type BeginChangeParams struct {
@@ -26,6 +26,7 @@ type BeginChangeParams struct {
 	FromStates []string
 }
 
+// An operation that is asked again goes on from where it was.
 func (q *Queries) BeginChange(ctx context.Context, arg BeginChangeParams) (Sandbox, error) {
 	row := q.db.QueryRow(ctx, beginChange,
 		arg.State,
@@ -57,6 +58,7 @@ func (q *Queries) BeginChange(ctx context.Context, arg BeginChangeParams) (Sandb
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.KeyID,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -80,7 +82,7 @@ func (q *Queries) DeleteEnded(ctx context.Context, before time.Time) (int64, err
 const finishChange = `-- name: FinishChange :one
 UPDATE sandboxes SET state = $1, reason = $2, op = NULL, op_until = NULL
 WHERE id = $3 AND op = $4::text
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
 `
 
 type FinishChangeParams struct {
@@ -118,6 +120,7 @@ func (q *Queries) FinishChange(ctx context.Context, arg FinishChangeParams) (San
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.KeyID,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -128,7 +131,7 @@ const finishStart = `-- name: FinishStart :one
 UPDATE sandboxes SET state = 'running', reason = $1, op = NULL, op_until = NULL,
     template = $2, vcpus = $3, memory_mib = $4, disk_bytes = $5
 WHERE id = $6 AND op = $7::text
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
 `
 
 type FinishStartParams struct {
@@ -172,6 +175,7 @@ func (q *Queries) FinishStart(ctx context.Context, arg FinishStartParams) (Sandb
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.KeyID,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -179,7 +183,7 @@ func (q *Queries) FinishStart(ctx context.Context, arg FinishStartParams) (Sandb
 }
 
 const getSandbox = `-- name: GetSandbox :one
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host FROM sandboxes WHERE id = $1 AND team_id = $2
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes WHERE id = $1 AND team_id = $2
 `
 
 type GetSandboxParams struct {
@@ -210,6 +214,7 @@ func (q *Queries) GetSandbox(ctx context.Context, arg GetSandboxParams) (Sandbox
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.KeyID,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -217,7 +222,7 @@ func (q *Queries) GetSandbox(ctx context.Context, arg GetSandboxParams) (Sandbox
 }
 
 const getSandboxOfHost = `-- name: GetSandboxOfHost :one
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host FROM sandboxes WHERE id = $1 AND host_id = $2
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes WHERE id = $1 AND host_id = $2
 `
 
 type GetSandboxOfHostParams struct {
@@ -248,6 +253,7 @@ func (q *Queries) GetSandboxOfHost(ctx context.Context, arg GetSandboxOfHostPara
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.KeyID,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -256,10 +262,10 @@ func (q *Queries) GetSandboxOfHost(ctx context.Context, arg GetSandboxOfHostPara
 
 const insertSandbox = `-- name: InsertSandbox :one
 INSERT INTO sandboxes (id, team_id, host_id, state, reason, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet,
-    metadata, ttl_seconds, on_expiry)
+    metadata, ttl_seconds, on_expiry, key_id)
 VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval, $8, $9,
-    $10, $11, $12, $13, $14, $15, $16)
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
+    $10, $11, $12, $13, $14, $15, $16, $17)
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
 `
 
 type InsertSandboxParams struct {
@@ -279,6 +285,7 @@ type InsertSandboxParams struct {
 	Metadata   map[string]string
 	TtlSeconds int32
 	OnExpiry   string
+	KeyID      *string
 }
 
 func (q *Queries) InsertSandbox(ctx context.Context, arg InsertSandboxParams) (Sandbox, error) {
@@ -299,6 +306,7 @@ func (q *Queries) InsertSandbox(ctx context.Context, arg InsertSandboxParams) (S
 		arg.Metadata,
 		arg.TtlSeconds,
 		arg.OnExpiry,
+		arg.KeyID,
 	)
 	var i Sandbox
 	err := row.Scan(
@@ -321,6 +329,7 @@ func (q *Queries) InsertSandbox(ctx context.Context, arg InsertSandboxParams) (S
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.KeyID,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -328,7 +337,7 @@ func (q *Queries) InsertSandbox(ctx context.Context, arg InsertSandboxParams) (S
 }
 
 const listAlive = `-- name: ListAlive :many
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host FROM sandboxes
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes
 WHERE host_id = $1 AND id > $2 AND (state NOT IN ('stopped', 'failed', 'lost') OR with_host)
 ORDER BY id LIMIT $3::int
 `
@@ -368,6 +377,59 @@ func (q *Queries) ListAlive(ctx context.Context, arg ListAliveParams) ([]Sandbox
 			&i.OnExpiry,
 			&i.CreatedAt,
 			&i.ChangedAt,
+			&i.KeyID,
+			&i.Awake,
+			&i.WithHost,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listOfOp = `-- name: ListOfOp :many
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes WHERE team_id = $1 AND id = ANY ($2::text[]) ORDER BY array_position($2::text[], id)
+`
+
+type ListOfOpParams struct {
+	TeamID string
+	Ids    []string
+}
+
+func (q *Queries) ListOfOp(ctx context.Context, arg ListOfOpParams) ([]Sandbox, error) {
+	rows, err := q.db.Query(ctx, listOfOp, arg.TeamID, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Sandbox
+	for rows.Next() {
+		var i Sandbox
+		if err := rows.Scan(
+			&i.ID,
+			&i.TeamID,
+			&i.HostID,
+			&i.State,
+			&i.Reason,
+			&i.Version,
+			&i.Op,
+			&i.OpUntil,
+			&i.Template,
+			&i.SnapshotID,
+			&i.Vcpus,
+			&i.MemoryMib,
+			&i.DiskBytes,
+			&i.Internet,
+			&i.Metadata,
+			&i.TtlSeconds,
+			&i.OnExpiry,
+			&i.CreatedAt,
+			&i.ChangedAt,
+			&i.KeyID,
 			&i.Awake,
 			&i.WithHost,
 		); err != nil {
@@ -382,8 +444,8 @@ func (q *Queries) ListAlive(ctx context.Context, arg ListAliveParams) ([]Sandbox
 }
 
 const listSandboxes = `-- name: ListSandboxes :many
-SELECT s.id, s.team_id, s.host_id, s.state, s.reason, s.version, s.op, s.op_until, s.template, s.snapshot_id, s.vcpus, s.memory_mib, s.disk_bytes, s.internet, s.metadata, s.ttl_seconds, s.on_expiry, s.created_at, s.changed_at, s.awake, s.with_host FROM unnest($1::text[]) AS wanted(state) CROSS JOIN LATERAL (
-    SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host FROM sandboxes
+SELECT s.id, s.team_id, s.host_id, s.state, s.reason, s.version, s.op, s.op_until, s.template, s.snapshot_id, s.vcpus, s.memory_mib, s.disk_bytes, s.internet, s.metadata, s.ttl_seconds, s.on_expiry, s.created_at, s.changed_at, s.key_id, s.awake, s.with_host FROM unnest($1::text[]) AS wanted(state) CROSS JOIN LATERAL (
+    SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes
     WHERE team_id = $2 AND state = wanted.state AND (created_at, id) < ($3::timestamptz, $4::text)
     ORDER BY created_at DESC, id DESC LIMIT $5::int
 ) s ORDER BY s.created_at DESC, s.id DESC LIMIT $5::int
@@ -432,6 +494,7 @@ func (q *Queries) ListSandboxes(ctx context.Context, arg ListSandboxesParams) ([
 			&i.OnExpiry,
 			&i.CreatedAt,
 			&i.ChangedAt,
+			&i.KeyID,
 			&i.Awake,
 			&i.WithHost,
 		); err != nil {
@@ -446,7 +509,7 @@ func (q *Queries) ListSandboxes(ctx context.Context, arg ListSandboxesParams) ([
 }
 
 const listSandboxesByMetadata = `-- name: ListSandboxesByMetadata :many
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host FROM sandboxes
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes
 WHERE team_id = $1 AND state = ANY ($2::text[]) AND (created_at, id) < ($3::timestamptz, $4::text)
     AND metadata @> $5::jsonb
 ORDER BY created_at DESC, id DESC LIMIT $6::int
@@ -497,6 +560,7 @@ func (q *Queries) ListSandboxesByMetadata(ctx context.Context, arg ListSandboxes
 			&i.OnExpiry,
 			&i.CreatedAt,
 			&i.ChangedAt,
+			&i.KeyID,
 			&i.Awake,
 			&i.WithHost,
 		); err != nil {
@@ -514,7 +578,7 @@ const observe = `-- name: Observe :one
 UPDATE sandboxes SET state = $1, reason = $2, op = NULL, op_until = NULL
 WHERE id = $3 AND version = $4 AND state NOT IN ('stopped', 'failed', 'lost')
     AND (op IS NULL OR op_until < now() OR $1 IN ('stopped', 'failed', 'lost'))
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
 `
 
 type ObserveParams struct {
@@ -552,6 +616,7 @@ func (q *Queries) Observe(ctx context.Context, arg ObserveParams) (Sandbox, erro
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.KeyID,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -561,7 +626,7 @@ func (q *Queries) Observe(ctx context.Context, arg ObserveParams) (Sandbox, erro
 const setMetadata = `-- name: SetMetadata :one
 UPDATE sandboxes SET metadata = $1
 WHERE id = $2 AND team_id = $3 AND state NOT IN ('stopped', 'failed', 'lost')
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
 `
 
 type SetMetadataParams struct {
@@ -593,6 +658,7 @@ func (q *Queries) SetMetadata(ctx context.Context, arg SetMetadataParams) (Sandb
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.KeyID,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -602,7 +668,7 @@ func (q *Queries) SetMetadata(ctx context.Context, arg SetMetadataParams) (Sandb
 const setTTL = `-- name: SetTTL :one
 UPDATE sandboxes SET ttl_seconds = $1, on_expiry = $2
 WHERE id = $3 AND team_id = $4 AND state IN ('running', 'paused')
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
 `
 
 type SetTTLParams struct {
@@ -640,6 +706,7 @@ func (q *Queries) SetTTL(ctx context.Context, arg SetTTLParams) (Sandbox, error)
 		&i.OnExpiry,
 		&i.CreatedAt,
 		&i.ChangedAt,
+		&i.KeyID,
 		&i.Awake,
 		&i.WithHost,
 	)

@@ -7,13 +7,67 @@ package db
 
 import (
 	"context"
+
+	"time"
 )
 
+const abandonSnapshot = `-- name: AbandonSnapshot :execrows
+UPDATE snapshots SET state = 'deleting', name = id, op = NULL, op_until = now() + $1::interval
+WHERE id = $2 AND state = 'creating' AND op_until < now()
+`
+
+type AbandonSnapshotParams struct {
+	OpTime time.Duration
+	ID     string
+}
+
+// Its name is free at once. Its host may yet end it under its id, so that one is deleted there once that can't be any more.
+func (q *Queries) AbandonSnapshot(ctx context.Context, arg AbandonSnapshotParams) (int64, error) {
+	result, err := q.db.Exec(ctx, abandonSnapshot, arg.OpTime, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const giveUpSnapshot = `-- name: GiveUpSnapshot :one
+UPDATE snapshots SET state = 'deleting', name = id, op = NULL, op_until = now() + $1::interval WHERE id = $2 AND op = $3::text RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at, key_id, vcpus, memory_mib, disk_bytes, op, op_until
+`
+
+type GiveUpSnapshotParams struct {
+	OpTime time.Duration
+	ID     string
+	Op     string
+}
+
+func (q *Queries) GiveUpSnapshot(ctx context.Context, arg GiveUpSnapshotParams) (Snapshot, error) {
+	row := q.db.QueryRow(ctx, giveUpSnapshot, arg.OpTime, arg.ID, arg.Op)
+	var i Snapshot
+	err := row.Scan(
+		&i.ID,
+		&i.TeamID,
+		&i.HostID,
+		&i.Name,
+		&i.State,
+		&i.SandboxID,
+		&i.Template,
+		&i.CreatedAt,
+		&i.KeyID,
+		&i.Vcpus,
+		&i.MemoryMib,
+		&i.DiskBytes,
+		&i.Op,
+		&i.OpUntil,
+	)
+	return i, err
+}
+
 const insertSnapshot = `-- name: InsertSnapshot :one
-INSERT INTO snapshots (id, team_id, host_id, name, state, sandbox_id, template)
-VALUES ($1, $2, $3, $4, 'creating', $5, $6)
+INSERT INTO snapshots (id, team_id, host_id, name, state, sandbox_id, template, key_id, vcpus, memory_mib, disk_bytes, op, op_until)
+VALUES ($1, $2, $3, $4, 'creating', $5, $6, $7, $8, $9, $10, $11::text,
+    now() + $12::interval)
 ON CONFLICT (team_id, name) DO NOTHING
-RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes
+RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at, key_id, vcpus, memory_mib, disk_bytes, op, op_until
 `
 
 type InsertSnapshotParams struct {
@@ -23,6 +77,12 @@ type InsertSnapshotParams struct {
 	Name      string
 	SandboxID string
 	Template  string
+	KeyID     *string
+	Vcpus     int32
+	MemoryMib int32
+	DiskBytes int64
+	Op        string
+	OpTime    time.Duration
 }
 
 func (q *Queries) InsertSnapshot(ctx context.Context, arg InsertSnapshotParams) (Snapshot, error) {
@@ -33,6 +93,12 @@ func (q *Queries) InsertSnapshot(ctx context.Context, arg InsertSnapshotParams) 
 		arg.Name,
 		arg.SandboxID,
 		arg.Template,
+		arg.KeyID,
+		arg.Vcpus,
+		arg.MemoryMib,
+		arg.DiskBytes,
+		arg.Op,
+		arg.OpTime,
 	)
 	var i Snapshot
 	err := row.Scan(
@@ -44,15 +110,18 @@ func (q *Queries) InsertSnapshot(ctx context.Context, arg InsertSnapshotParams) 
 		&i.SandboxID,
 		&i.Template,
 		&i.CreatedAt,
-		&i.FrozenVcpus,
-		&i.FrozenMemoryMib,
-		&i.FrozenDiskBytes,
+		&i.KeyID,
+		&i.Vcpus,
+		&i.MemoryMib,
+		&i.DiskBytes,
+		&i.Op,
+		&i.OpUntil,
 	)
 	return i, err
 }
 
 const listSnapshots = `-- name: ListSnapshots :many
-SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes FROM snapshots WHERE team_id = $1 AND name > $2 AND state = 'ready' ORDER BY name LIMIT $3::int
+SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at, key_id, vcpus, memory_mib, disk_bytes, op, op_until FROM snapshots WHERE team_id = $1 AND name > $2 AND state = 'ready' ORDER BY name LIMIT $3::int
 `
 
 type ListSnapshotsParams struct {
@@ -79,9 +148,12 @@ func (q *Queries) ListSnapshots(ctx context.Context, arg ListSnapshotsParams) ([
 			&i.SandboxID,
 			&i.Template,
 			&i.CreatedAt,
-			&i.FrozenVcpus,
-			&i.FrozenMemoryMib,
-			&i.FrozenDiskBytes,
+			&i.KeyID,
+			&i.Vcpus,
+			&i.MemoryMib,
+			&i.DiskBytes,
+			&i.Op,
+			&i.OpUntil,
 		); err != nil {
 			return nil, err
 		}
@@ -94,7 +166,7 @@ func (q *Queries) ListSnapshots(ctx context.Context, arg ListSnapshotsParams) ([
 }
 
 const lockSnapshot = `-- name: LockSnapshot :one
-SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes FROM snapshots WHERE team_id = $1 AND name = $2 FOR UPDATE
+SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at, key_id, vcpus, memory_mib, disk_bytes, op, op_until FROM snapshots WHERE team_id = $1 AND name = $2 FOR UPDATE
 `
 
 type LockSnapshotParams struct {
@@ -114,9 +186,12 @@ func (q *Queries) LockSnapshot(ctx context.Context, arg LockSnapshotParams) (Sna
 		&i.SandboxID,
 		&i.Template,
 		&i.CreatedAt,
-		&i.FrozenVcpus,
-		&i.FrozenMemoryMib,
-		&i.FrozenDiskBytes,
+		&i.KeyID,
+		&i.Vcpus,
+		&i.MemoryMib,
+		&i.DiskBytes,
+		&i.Op,
+		&i.OpUntil,
 	)
 	return i, err
 }
@@ -130,8 +205,23 @@ func (q *Queries) RemoveSnapshot(ctx context.Context, id string) error {
 	return err
 }
 
+const renewSnapshot = `-- name: RenewSnapshot :exec
+UPDATE snapshots SET op_until = now() + $1::interval WHERE id = $2 AND op = $3::text
+`
+
+type RenewSnapshotParams struct {
+	OpTime time.Duration
+	ID     string
+	Op     string
+}
+
+func (q *Queries) RenewSnapshot(ctx context.Context, arg RenewSnapshotParams) error {
+	_, err := q.db.Exec(ctx, renewSnapshot, arg.OpTime, arg.ID, arg.Op)
+	return err
+}
+
 const shareSnapshot = `-- name: ShareSnapshot :one
-SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes FROM snapshots WHERE team_id = $1 AND name = $2 FOR SHARE
+SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at, key_id, vcpus, memory_mib, disk_bytes, op, op_until FROM snapshots WHERE team_id = $1 AND name = $2 FOR SHARE
 `
 
 type ShareSnapshotParams struct {
@@ -151,22 +241,30 @@ func (q *Queries) ShareSnapshot(ctx context.Context, arg ShareSnapshotParams) (S
 		&i.SandboxID,
 		&i.Template,
 		&i.CreatedAt,
-		&i.FrozenVcpus,
-		&i.FrozenMemoryMib,
-		&i.FrozenDiskBytes,
+		&i.KeyID,
+		&i.Vcpus,
+		&i.MemoryMib,
+		&i.DiskBytes,
+		&i.Op,
+		&i.OpUntil,
 	)
 	return i, err
 }
 
 const snapshotDeleting = `-- name: SnapshotDeleting :one
-UPDATE snapshots SET state = 'deleting'
-WHERE id = $1 AND (state IN ('ready', 'deleting') OR created_at < now() - interval '30 minutes')
-RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes
+UPDATE snapshots SET state = 'deleting', op = NULL, op_until = now() + $1::interval
+WHERE id = $2 AND (state IN ('ready', 'deleting') OR op_until < now())
+RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at, key_id, vcpus, memory_mib, disk_bytes, op, op_until
 `
 
-// One that has been in the making for longer than that takes was cut off.
-func (q *Queries) SnapshotDeleting(ctx context.Context, id string) (Snapshot, error) {
-	row := q.db.QueryRow(ctx, snapshotDeleting, id)
+type SnapshotDeletingParams struct {
+	OpTime time.Duration
+	ID     string
+}
+
+// One whose server has not been heard of for longer than that takes was cut off.
+func (q *Queries) SnapshotDeleting(ctx context.Context, arg SnapshotDeletingParams) (Snapshot, error) {
+	row := q.db.QueryRow(ctx, snapshotDeleting, arg.OpTime, arg.ID)
 	var i Snapshot
 	err := row.Scan(
 		&i.ID,
@@ -177,19 +275,61 @@ func (q *Queries) SnapshotDeleting(ctx context.Context, id string) (Snapshot, er
 		&i.SandboxID,
 		&i.Template,
 		&i.CreatedAt,
-		&i.FrozenVcpus,
-		&i.FrozenMemoryMib,
-		&i.FrozenDiskBytes,
+		&i.KeyID,
+		&i.Vcpus,
+		&i.MemoryMib,
+		&i.DiskBytes,
+		&i.Op,
+		&i.OpUntil,
+	)
+	return i, err
+}
+
+const snapshotOfID = `-- name: SnapshotOfID :one
+SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at, key_id, vcpus, memory_mib, disk_bytes, op, op_until FROM snapshots WHERE id = $1 AND team_id = $2
+`
+
+type SnapshotOfIDParams struct {
+	ID     string
+	TeamID string
+}
+
+func (q *Queries) SnapshotOfID(ctx context.Context, arg SnapshotOfIDParams) (Snapshot, error) {
+	row := q.db.QueryRow(ctx, snapshotOfID, arg.ID, arg.TeamID)
+	var i Snapshot
+	err := row.Scan(
+		&i.ID,
+		&i.TeamID,
+		&i.HostID,
+		&i.Name,
+		&i.State,
+		&i.SandboxID,
+		&i.Template,
+		&i.CreatedAt,
+		&i.KeyID,
+		&i.Vcpus,
+		&i.MemoryMib,
+		&i.DiskBytes,
+		&i.Op,
+		&i.OpUntil,
 	)
 	return i, err
 }
 
 const snapshotReady = `-- name: SnapshotReady :one
-UPDATE snapshots SET state = 'ready' WHERE id = $1 AND state IN ('creating', 'deleting') RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at, frozen_vcpus, frozen_memory_mib, frozen_disk_bytes
+UPDATE snapshots SET state = 'ready', op = NULL, op_until = NULL
+WHERE id = $1 AND state IN ('creating', 'deleting') AND op IS NOT DISTINCT FROM $2
+RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at, key_id, vcpus, memory_mib, disk_bytes, op, op_until
 `
 
-func (q *Queries) SnapshotReady(ctx context.Context, id string) (Snapshot, error) {
-	row := q.db.QueryRow(ctx, snapshotReady, id)
+type SnapshotReadyParams struct {
+	ID string
+	Op *string
+}
+
+// One whose making was given up, and whose name may be another's by now, has no operation any more.
+func (q *Queries) SnapshotReady(ctx context.Context, arg SnapshotReadyParams) (Snapshot, error) {
+	row := q.db.QueryRow(ctx, snapshotReady, arg.ID, arg.Op)
 	var i Snapshot
 	err := row.Scan(
 		&i.ID,
@@ -200,9 +340,95 @@ func (q *Queries) SnapshotReady(ctx context.Context, id string) (Snapshot, error
 		&i.SandboxID,
 		&i.Template,
 		&i.CreatedAt,
-		&i.FrozenVcpus,
-		&i.FrozenMemoryMib,
-		&i.FrozenDiskBytes,
+		&i.KeyID,
+		&i.Vcpus,
+		&i.MemoryMib,
+		&i.DiskBytes,
+		&i.Op,
+		&i.OpUntil,
+	)
+	return i, err
+}
+
+const snapshotsCutOff = `-- name: SnapshotsCutOff :many
+SELECT id, team_id, host_id, name, state, sandbox_id, template, created_at, key_id, vcpus, memory_mib, disk_bytes, op, op_until FROM snapshots WHERE host_id = $1 AND state <> 'ready' AND op_until < now() ORDER BY op_until LIMIT $2::int
+`
+
+type SnapshotsCutOffParams struct {
+	HostID string
+	Page   int32
+}
+
+func (q *Queries) SnapshotsCutOff(ctx context.Context, arg SnapshotsCutOffParams) ([]Snapshot, error) {
+	rows, err := q.db.Query(ctx, snapshotsCutOff, arg.HostID, arg.Page)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Snapshot
+	for rows.Next() {
+		var i Snapshot
+		if err := rows.Scan(
+			&i.ID,
+			&i.TeamID,
+			&i.HostID,
+			&i.Name,
+			&i.State,
+			&i.SandboxID,
+			&i.Template,
+			&i.CreatedAt,
+			&i.KeyID,
+			&i.Vcpus,
+			&i.MemoryMib,
+			&i.DiskBytes,
+			&i.Op,
+			&i.OpUntil,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const takeSnapshot = `-- name: TakeSnapshot :one
+UPDATE snapshots SET op_until = now() + $1::interval WHERE id = $2 AND team_id = $3 AND state = 'creating' AND op = $4::text RETURNING id, team_id, host_id, name, state, sandbox_id, template, created_at, key_id, vcpus, memory_mib, disk_bytes, op, op_until
+`
+
+type TakeSnapshotParams struct {
+	OpTime time.Duration
+	ID     string
+	TeamID string
+	Op     string
+}
+
+// An operation that is asked again goes on from where it was.
+func (q *Queries) TakeSnapshot(ctx context.Context, arg TakeSnapshotParams) (Snapshot, error) {
+	row := q.db.QueryRow(ctx, takeSnapshot,
+		arg.OpTime,
+		arg.ID,
+		arg.TeamID,
+		arg.Op,
+	)
+	var i Snapshot
+	err := row.Scan(
+		&i.ID,
+		&i.TeamID,
+		&i.HostID,
+		&i.Name,
+		&i.State,
+		&i.SandboxID,
+		&i.Template,
+		&i.CreatedAt,
+		&i.KeyID,
+		&i.Vcpus,
+		&i.MemoryMib,
+		&i.DiskBytes,
+		&i.Op,
+		&i.OpUntil,
 	)
 	return i, err
 }

@@ -520,17 +520,6 @@ func (q *Queries) ListWebhooks(ctx context.Context, arg ListWebhooksParams) ([]W
 	return items, nil
 }
 
-const lockTeam = `-- name: LockTeam :one
-SELECT id FROM teams WHERE id = $1 FOR UPDATE
-`
-
-func (q *Queries) LockTeam(ctx context.Context, id string) (string, error) {
-	row := q.db.QueryRow(ctx, lockTeam, id)
-	var id_2 string
-	err := row.Scan(&id_2)
-	return id_2, err
-}
-
 const redeliver = `-- name: Redeliver :one
 UPDATE webhook_deliveries SET state = 'pending', next_attempt_at = now(), asked_at = now() WHERE id = $1 AND webhook_id = $2
 RETURNING id, seq, webhook_id, tx, event_id, sandbox_id, type, body, state, attempts, next_attempt_at, last_attempt_at, last_status, last_error, created_at, asked_at

@@ -61,24 +61,6 @@ ALTER TABLE sandboxes ADD awake boolean NOT NULL DEFAULT false, ADD with_host bo
     ADD CHECK (NOT with_host OR state = 'lost');
 CREATE INDEX sandboxes_with_host ON sandboxes (host_id, id) WHERE with_host;
 
--- What a sandbox that starts from a snapshot will have.
-ALTER TABLE snapshots ADD frozen_vcpus integer NOT NULL DEFAULT 0, ADD frozen_memory_mib integer NOT NULL DEFAULT 0,
-    ADD frozen_disk_bytes bigint NOT NULL DEFAULT 0;
-UPDATE snapshots SET frozen_vcpus = s.vcpus, frozen_memory_mib = s.memory_mib, frozen_disk_bytes = s.disk_bytes
-    FROM sandboxes s WHERE s.id = snapshots.sandbox_id;
--- +goose StatementBegin
-CREATE FUNCTION snapshot_sizes() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    SELECT vcpus, memory_mib, disk_bytes INTO NEW.frozen_vcpus, NEW.frozen_memory_mib, NEW.frozen_disk_bytes
-        FROM sandboxes WHERE id = NEW.sandbox_id;
-    NEW.frozen_vcpus := coalesce(NEW.frozen_vcpus, 0);
-    NEW.frozen_memory_mib := coalesce(NEW.frozen_memory_mib, 0);
-    NEW.frozen_disk_bytes := coalesce(NEW.frozen_disk_bytes, 0);
-    RETURN NEW;
-END $$;
--- +goose StatementEnd
-CREATE TRIGGER snapshot_sizes BEFORE INSERT ON snapshots FOR EACH ROW EXECUTE FUNCTION snapshot_sizes();
-
 -- As in the first migration, but that a sandbox that was lost with its host may come back with it, or be given up.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION sandbox_changed() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -168,11 +150,9 @@ CREATE TRIGGER sandbox_reserved AFTER INSERT OR UPDATE ON sandboxes FOR EACH ROW
 -- +goose Down
 DROP TRIGGER sandbox_reserved ON sandboxes;
 DROP TRIGGER sandbox_awake ON sandboxes;
-DROP TRIGGER snapshot_sizes ON snapshots;
-DROP FUNCTION sandbox_reserved, sandbox_awake, snapshot_sizes, sandbox_takes;
+DROP FUNCTION sandbox_reserved, sandbox_awake, sandbox_takes;
 DROP INDEX sandboxes_with_host;
 ALTER TABLE sandboxes DROP awake, DROP with_host;
-ALTER TABLE snapshots DROP frozen_vcpus, DROP frozen_memory_mib, DROP frozen_disk_bytes;
 DROP TABLE lease_watch, host_templates, join_tokens, authority;
 DROP INDEX hosts_local;
 ALTER TABLE hosts DROP state, DROP draining, DROP key_hash, DROP lease_until, DROP version, DROP boot,

@@ -17,6 +17,16 @@ SELECT id, address, state, draining, lease_until, key_hash FROM hosts WHERE stat
 SELECT DISTINCT ON (t.name) t.* FROM host_templates t JOIN hosts h ON h.id = t.host_id
 WHERE h.state = 'up' ORDER BY t.name, t.host_id;
 
+-- name: TemplateOfHosts :one
+SELECT t.* FROM host_templates t JOIN hosts h ON h.id = t.host_id
+WHERE h.state = 'up' AND t.name = @name ORDER BY t.host_id LIMIT 1;
+
+-- name: HostsOfTemplate :many
+SELECT h.id FROM host_templates t JOIN hosts h ON h.id = t.host_id WHERE h.state = 'up' AND t.name = @name ORDER BY h.id;
+
+-- name: DeleteTemplateOfHost :exec
+DELETE FROM host_templates WHERE host_id = @host_id AND name = @name;
+
 -- name: TemplatesOfHost :many
 SELECT * FROM host_templates WHERE host_id = @host_id ORDER BY name;
 
@@ -88,18 +98,18 @@ RETURNING *;
 UPDATE sandboxes SET state = 'stopped', reason = @reason, with_host = false WHERE id = @id AND team_id = @team_id AND with_host RETURNING *;
 
 -- name: Place :one
--- The host for a sandbox, locked: of those with room the ones that have its template come first, then the least loaded.
+-- The host for a sandbox, locked: of those that have its template and room for it the least loaded. A host that is named has what it starts from.
 SELECT h.id, coalesce(nullif(@vcpus::integer, 0), t.vcpus, 0)::integer AS vcpus,
     coalesce(nullif(@memory_mib::integer, 0), t.memory_mib, 0)::integer AS memory_mib,
     coalesce(nullif(@disk_bytes::bigint, 0), t.disk_bytes, 0)::bigint AS disk_bytes
 FROM hosts h LEFT JOIN host_templates t ON t.host_id = h.id AND t.name = @template
-WHERE h.state = 'up' AND (@host_id::text = '' OR h.id = @host_id) AND NOT h.draining
+WHERE h.state = 'up' AND (@host_id::text = '' AND t.name IS NOT NULL OR h.id = @host_id) AND NOT h.draining
     AND (h.max_sandboxes = 0 OR h.reserved_sandboxes < h.max_sandboxes)
     AND (h.max_vcpus = 0 OR h.reserved_vcpus + coalesce(nullif(@vcpus::integer, 0), t.vcpus, 0) <= h.max_vcpus)
     AND (h.max_memory_mib = 0 OR h.reserved_memory_mib + coalesce(nullif(@memory_mib::integer, 0), t.memory_mib, 0) <= h.max_memory_mib)
     AND (h.max_disk_bytes = 0 OR h.reserved_disk_bytes + coalesce(nullif(@memory_mib::integer, 0), t.memory_mib, 0)::bigint * 1048576
         + coalesce(nullif(@disk_bytes::bigint, 0), t.disk_bytes, 0) <= h.max_disk_bytes)
-ORDER BY t.name IS NULL, greatest(h.reserved_sandboxes / nullif(h.max_sandboxes, 0)::float8, h.reserved_vcpus / nullif(h.max_vcpus, 0)::float8,
+ORDER BY greatest(h.reserved_sandboxes / nullif(h.max_sandboxes, 0)::float8, h.reserved_vcpus / nullif(h.max_vcpus, 0)::float8,
     h.reserved_memory_mib / nullif(h.max_memory_mib, 0)::float8, 0), h.reserved_sandboxes, h.id
 LIMIT 1 FOR NO KEY UPDATE OF h;
 
@@ -111,16 +121,17 @@ SELECT coalesce(bool_or((h.max_sandboxes = 0 OR h.reserved_sandboxes < h.max_san
     AND (h.max_disk_bytes = 0 OR h.reserved_disk_bytes + coalesce(nullif(@memory_mib::integer, 0), t.memory_mib, 0)::bigint * 1048576
         + coalesce(nullif(@disk_bytes::bigint, 0), t.disk_bytes, 0) <= h.max_disk_bytes)), false)::boolean AS fits
 FROM hosts h LEFT JOIN host_templates t ON t.host_id = h.id AND t.name = @template
-WHERE h.state = 'up' AND (@host_id::text = '' OR h.id = @host_id) AND NOT h.draining;
+WHERE h.state = 'up' AND (@host_id::text = '' AND t.name IS NOT NULL OR h.id = @host_id) AND NOT h.draining;
 
 -- name: Room :one
--- The most that is free on any host that takes sandboxes, of each thing by itself; the greatest number is no limit.
+-- How many hosts take sandboxes, and the most that is free on any of them that has the template, of each thing by itself; the greatest number is no limit.
 SELECT count(*)::integer AS hosts,
-    coalesce(max(CASE WHEN max_sandboxes = 0 THEN 2147483647 ELSE max_sandboxes - reserved_sandboxes END), 0)::integer AS sandboxes,
-    coalesce(max(CASE WHEN max_vcpus = 0 THEN 2147483647 ELSE max_vcpus - reserved_vcpus END), 0)::integer AS vcpus,
-    coalesce(max(CASE WHEN max_memory_mib = 0 THEN 9223372036854775807 ELSE max_memory_mib - reserved_memory_mib END), 0)::bigint AS memory_mib,
-    coalesce(max(CASE WHEN max_disk_bytes = 0 THEN 9223372036854775807 ELSE max_disk_bytes - reserved_disk_bytes END), 0)::bigint AS disk_bytes
-FROM hosts WHERE state = 'up' AND (@host_id::text = '' OR id = @host_id) AND NOT draining;
+    coalesce(max(CASE WHEN max_sandboxes = 0 THEN 2147483647 ELSE max_sandboxes - reserved_sandboxes END) FILTER (WHERE has), 0)::integer AS sandboxes,
+    coalesce(max(CASE WHEN max_vcpus = 0 THEN 2147483647 ELSE max_vcpus - reserved_vcpus END) FILTER (WHERE has), 0)::integer AS vcpus,
+    coalesce(max(CASE WHEN max_memory_mib = 0 THEN 9223372036854775807 ELSE max_memory_mib - reserved_memory_mib END) FILTER (WHERE has), 0)::bigint AS memory_mib,
+    coalesce(max(CASE WHEN max_disk_bytes = 0 THEN 9223372036854775807 ELSE max_disk_bytes - reserved_disk_bytes END) FILTER (WHERE has), 0)::bigint AS disk_bytes
+FROM (SELECT *, @host_id::text <> '' OR EXISTS (SELECT FROM host_templates t WHERE t.host_id = hosts.id AND t.name = @template) AS has FROM hosts) h
+WHERE state = 'up' AND (@host_id::text = '' OR id = @host_id) AND NOT draining;
 
 -- name: AnyJoining :one
 SELECT EXISTS (SELECT 1 FROM hosts WHERE state = 'joining' AND NOT draining AND (@host_id::text = '' OR id = @host_id));

@@ -15,3 +15,12 @@ DELETE FROM idempotency WHERE team_id = @team_id AND key = @key AND claim = @cla
 
 -- name: DeleteOldKeys :execrows
 DELETE FROM idempotency WHERE created_at < @before AND (status IS NOT NULL OR claim_until < now());
+
+-- name: RenewClaim :exec
+UPDATE idempotency SET claim_until = now() + @claim_time::interval WHERE team_id = @team_id AND key = @key AND claim = @claim AND status IS NULL;
+
+-- name: ClaimDone :exec
+UPDATE idempotency SET done = true WHERE claim = @claim;
+
+-- name: IsClaimDone :one
+SELECT EXISTS (SELECT FROM idempotency WHERE claim = @claim AND done);

@@ -1,8 +1,8 @@
 -- name: InsertSandbox :one
 INSERT INTO sandboxes (id, team_id, host_id, state, reason, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet,
-    metadata, ttl_seconds, on_expiry)
+    metadata, ttl_seconds, on_expiry, key_id)
 VALUES (@id, @team_id, @host_id, @state, @reason, sqlc.narg('op'), now() + sqlc.narg('op_time')::interval, @template, sqlc.narg('snapshot_id'),
-    @vcpus, @memory_mib, @disk_bytes, @internet, @metadata, @ttl_seconds, @on_expiry)
+    @vcpus, @memory_mib, @disk_bytes, @internet, @metadata, @ttl_seconds, @on_expiry, sqlc.narg('key_id'))
 RETURNING *;
 
 -- name: GetSandbox :one
@@ -30,9 +30,13 @@ WHERE host_id = @host_id AND id > @after AND (state NOT IN ('stopped', 'failed',
 ORDER BY id LIMIT @page::int;
 
 -- name: BeginChange :one
+-- An operation that is asked again goes on from where it was.
 UPDATE sandboxes SET state = @state, reason = @reason, op = @op::text, op_until = now() + @op_time::interval
-WHERE id = @id AND team_id = @team_id AND state = ANY (@from_states::text[])
+WHERE id = @id AND team_id = @team_id AND (state = ANY (@from_states::text[]) OR op = @op::text)
 RETURNING *;
+
+-- name: ListOfOp :many
+SELECT * FROM sandboxes WHERE team_id = @team_id AND id = ANY (@ids::text[]) ORDER BY array_position(@ids::text[], id);
 
 -- name: FinishChange :one
 UPDATE sandboxes SET state = @state, reason = @reason, op = NULL, op_until = NULL

@@ -1,6 +1,3 @@
--- name: LockTeam :one
-SELECT id FROM teams WHERE id = @id FOR UPDATE;
-
 -- name: CountWebhooks :one
 SELECT count(*) FROM webhooks WHERE team_id = @team_id;
 

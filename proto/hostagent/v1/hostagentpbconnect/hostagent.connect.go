@@ -116,6 +116,9 @@ const (
 	// HostServiceListTemplatesProcedure is the fully-qualified name of the HostService's ListTemplates
 	// RPC.
 	HostServiceListTemplatesProcedure = "/hostagent.v1.HostService/ListTemplates"
+	// HostServiceDeleteTemplateProcedure is the fully-qualified name of the HostService's
+	// DeleteTemplate RPC.
+	HostServiceDeleteTemplateProcedure = "/hostagent.v1.HostService/DeleteTemplate"
 	// HostServiceLogsProcedure is the fully-qualified name of the HostService's Logs RPC.
 	HostServiceLogsProcedure = "/hostagent.v1.HostService/Logs"
 	// HostServiceStatsProcedure is the fully-qualified name of the HostService's Stats RPC.
@@ -1025,6 +1028,9 @@ type HostServiceClient interface {
 	Events(context.Context, *connect.Request[v1.EventsRequest]) (*connect.ServerStreamForClient[v1.EventsResponse], error)
 	// ListTemplates gives what sandboxes can be started from, sorted by name. They are few.
 	ListTemplates(context.Context, *connect.Request[v1.ListTemplatesRequest]) (*connect.Response[v1.ListTemplatesResponse], error)
+	// DeleteTemplate removes a template with its warm build and the files that nothing else has. failed_precondition, with some of them, when sandboxes,
+	// snapshots or other builds need one of its files.
+	DeleteTemplate(context.Context, *connect.Request[v1.DeleteTemplateRequest]) (*connect.Response[v1.DeleteTemplateResponse], error)
 	// Logs gives the end of what a sandbox's machine has written.
 	Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.Response[v1.LogsResponse], error)
 	// Stats tells what sandboxes that have a machine take of the host, as it is now.
@@ -1064,6 +1070,12 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		deleteTemplate: connect.NewClient[v1.DeleteTemplateRequest, v1.DeleteTemplateResponse](
+			httpClient,
+			baseURL+HostServiceDeleteTemplateProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("DeleteTemplate")),
+			connect.WithClientOptions(opts...),
+		),
 		logs: connect.NewClient[v1.LogsRequest, v1.LogsResponse](
 			httpClient,
 			baseURL+HostServiceLogsProcedure,
@@ -1090,12 +1102,13 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 
 // hostServiceClient implements HostServiceClient.
 type hostServiceClient struct {
-	status        *connect.Client[v1.StatusRequest, v1.StatusResponse]
-	events        *connect.Client[v1.EventsRequest, v1.EventsResponse]
-	listTemplates *connect.Client[v1.ListTemplatesRequest, v1.ListTemplatesResponse]
-	logs          *connect.Client[v1.LogsRequest, v1.LogsResponse]
-	stats         *connect.Client[v1.StatsRequest, v1.StatsResponse]
-	metrics       *connect.Client[v1.MetricsRequest, v1.MetricsResponse]
+	status         *connect.Client[v1.StatusRequest, v1.StatusResponse]
+	events         *connect.Client[v1.EventsRequest, v1.EventsResponse]
+	listTemplates  *connect.Client[v1.ListTemplatesRequest, v1.ListTemplatesResponse]
+	deleteTemplate *connect.Client[v1.DeleteTemplateRequest, v1.DeleteTemplateResponse]
+	logs           *connect.Client[v1.LogsRequest, v1.LogsResponse]
+	stats          *connect.Client[v1.StatsRequest, v1.StatsResponse]
+	metrics        *connect.Client[v1.MetricsRequest, v1.MetricsResponse]
 }
 
 // Status calls hostagent.v1.HostService.Status.
@@ -1111,6 +1124,11 @@ func (c *hostServiceClient) Events(ctx context.Context, req *connect.Request[v1.
 // ListTemplates calls hostagent.v1.HostService.ListTemplates.
 func (c *hostServiceClient) ListTemplates(ctx context.Context, req *connect.Request[v1.ListTemplatesRequest]) (*connect.Response[v1.ListTemplatesResponse], error) {
 	return c.listTemplates.CallUnary(ctx, req)
+}
+
+// DeleteTemplate calls hostagent.v1.HostService.DeleteTemplate.
+func (c *hostServiceClient) DeleteTemplate(ctx context.Context, req *connect.Request[v1.DeleteTemplateRequest]) (*connect.Response[v1.DeleteTemplateResponse], error) {
+	return c.deleteTemplate.CallUnary(ctx, req)
 }
 
 // Logs calls hostagent.v1.HostService.Logs.
@@ -1135,6 +1153,9 @@ type HostServiceHandler interface {
 	Events(context.Context, *connect.Request[v1.EventsRequest], *connect.ServerStream[v1.EventsResponse]) error
 	// ListTemplates gives what sandboxes can be started from, sorted by name. They are few.
 	ListTemplates(context.Context, *connect.Request[v1.ListTemplatesRequest]) (*connect.Response[v1.ListTemplatesResponse], error)
+	// DeleteTemplate removes a template with its warm build and the files that nothing else has. failed_precondition, with some of them, when sandboxes,
+	// snapshots or other builds need one of its files.
+	DeleteTemplate(context.Context, *connect.Request[v1.DeleteTemplateRequest]) (*connect.Response[v1.DeleteTemplateResponse], error)
 	// Logs gives the end of what a sandbox's machine has written.
 	Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.Response[v1.LogsResponse], error)
 	// Stats tells what sandboxes that have a machine take of the host, as it is now.
@@ -1170,6 +1191,12 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostServiceDeleteTemplateHandler := connect.NewUnaryHandler(
+		HostServiceDeleteTemplateProcedure,
+		svc.DeleteTemplate,
+		connect.WithSchema(hostServiceMethods.ByName("DeleteTemplate")),
+		connect.WithHandlerOptions(opts...),
+	)
 	hostServiceLogsHandler := connect.NewUnaryHandler(
 		HostServiceLogsProcedure,
 		svc.Logs,
@@ -1199,6 +1226,8 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 			hostServiceEventsHandler.ServeHTTP(w, r)
 		case HostServiceListTemplatesProcedure:
 			hostServiceListTemplatesHandler.ServeHTTP(w, r)
+		case HostServiceDeleteTemplateProcedure:
+			hostServiceDeleteTemplateHandler.ServeHTTP(w, r)
 		case HostServiceLogsProcedure:
 			hostServiceLogsHandler.ServeHTTP(w, r)
 		case HostServiceStatsProcedure:
@@ -1224,6 +1253,10 @@ func (UnimplementedHostServiceHandler) Events(context.Context, *connect.Request[
 
 func (UnimplementedHostServiceHandler) ListTemplates(context.Context, *connect.Request[v1.ListTemplatesRequest]) (*connect.Response[v1.ListTemplatesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.HostService.ListTemplates is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) DeleteTemplate(context.Context, *connect.Request[v1.DeleteTemplateRequest]) (*connect.Response[v1.DeleteTemplateResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hostagent.v1.HostService.DeleteTemplate is not implemented"))
 }
 
 func (UnimplementedHostServiceHandler) Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.Response[v1.LogsResponse], error) {
