@@ -62,7 +62,7 @@ type box struct {
 	active   int       // streams and connections that are open
 	since    time.Time // when the last activity ended
 	timer    *time.Timer
-	commands map[uint32][]*command // the streams that are open for each process
+	commands map[uint32][]*command // the streams that give each process input
 	quiet    chan struct{}         // closed when the guest takes calls again; nil while it does
 }
 

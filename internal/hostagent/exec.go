@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"slices"
-	"syscall"
 
 	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/guest/client"
@@ -20,7 +19,7 @@ type ExecOptions struct {
 	KillOnHangup bool
 }
 
-// Exec runs a command in a sandbox until it ends, as client.Client.Run does; its Stdin, Signals and Resize are the agent's to set. When
+// Exec runs a command in a sandbox until it ends, as client.Client.Run does; its Stdin is the agent's to set. When
 // the sandbox or the agent ends before it, the error is an ErrUnavailable.
 func (a *Agent) Exec(ctx context.Context, id string, cmd client.Command, o ExecOptions) (client.Result, error) {
 	return a.follow(ctx, id, cmd, o, func(ctx context.Context, g Guest, cmd client.Command) (client.Result, error) {
@@ -55,9 +54,9 @@ func (a *Agent) follow(ctx context.Context, id string, cmd client.Command, o Exe
 	defer context.AfterFunc(ctx, func() { hangUp(context.Cause(ctx)) })()
 	defer context.AfterFunc(u.live, func() { cancel(context.Cause(u.live)) })()
 	defer context.AfterFunc(a.life, func() { cancel(context.Cause(a.life)) })()
-	c := &command{caller: ctx, signals: make(chan syscall.Signal), over: make(chan struct{})}
-	defer close(c.over)
-	defer b.open(&cmd, c, o)()
+	if o.Stdin {
+		defer b.open(ctx, &cmd)()
+	}
 	if !o.KillOnHangup {
 		cmd.Stdout, cmd.Stderr = &lenient{cmd.Stdout, hangUp}, &lenient{cmd.Stderr, hangUp}
 	}
@@ -70,16 +69,10 @@ func (a *Agent) follow(ctx context.Context, id string, cmd client.Command, o Exe
 	return result, err
 }
 
-// open makes a command reachable by its pid once that is known, until the returned function is called.
-func (b *box) open(cmd *client.Command, c *command, o ExecOptions) (closed func()) {
-	if o.Stdin {
-		c.in = newInbox()
-		cmd.Stdin = c.in
-	}
-	if cmd.PTY != nil {
-		c.resize = make(chan client.Size)
-	}
-	cmd.Signals, cmd.Resize = c.signals, c.resize
+// open has a command take the input that other calls give it, from when its pid is known until the returned function is called.
+func (b *box) open(caller context.Context, cmd *client.Command) (closed func()) {
+	c := &command{caller: caller, in: newInbox()}
+	cmd.Stdin = c.in
 	var pid uint32
 	started := cmd.Started
 	cmd.Started = func(p uint32) {
@@ -91,9 +84,7 @@ func (b *box) open(cmd *client.Command, c *command, o ExecOptions) (closed func(
 		}
 	}
 	return func() {
-		if c.in != nil {
-			c.in.close()
-		}
+		c.in.close()
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		rest := slices.DeleteFunc(b.commands[pid], func(other *command) bool { return other == c })

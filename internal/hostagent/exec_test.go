@@ -69,7 +69,14 @@ func TestInputReachesACommand(t *testing.T) {
 
 func TestSignals(t *testing.T) {
 	w := newWorld(t)
-	w.guest.steer = func(string, uint32) error { return errs.ErrFailedPrecondition } // as one without input and without a terminal
+	w.guest.signals = make(chan syscall.Signal, 1)
+	w.guest.steer = func(what string, _ uint32) error {
+		if what == "signal "+syscall.SIGTERM.String() {
+			w.guest.signals <- syscall.SIGTERM
+			return nil
+		}
+		return errs.ErrFailedPrecondition // as one without input and without a terminal
+	}
 	a := w.agent(quota.Amount{})
 	sb := w.create(a, hostagent.Spec{})
 	started, ended := make(chan uint32, 1), make(chan client.Result, 1)
@@ -149,30 +156,46 @@ func TestWithoutAStream(t *testing.T) {
 	}
 }
 
-// TestTwoStreams: one that joins a command and leaves it does not take it from who had it before.
+// TestTwoStreams: one that joins a command and leaves it does not take its input from who had it before.
 func TestTwoStreams(t *testing.T) {
 	w := newWorld(t)
+	w.guest.run = func(ctx context.Context, cmd client.Command) (client.Result, error) {
+		cmd.Started(7)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(cmd.Stdout, cmd.Stdin)
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			return client.Result{ExitCode: 3}, err
+		case <-ctx.Done():
+			return client.Result{}, context.Cause(ctx)
+		}
+	}
 	a := w.agent(quota.Amount{})
 	sb := w.create(a, hostagent.Spec{})
-	open := func(ctx context.Context) <-chan client.Result {
+	open := func(ctx context.Context, out io.Writer) <-chan client.Result {
 		started, ended := make(chan uint32, 1), make(chan client.Result, 1)
+		cmd := command(started)
+		cmd.Stdout = out
 		go func() {
-			r, _ := a.Attach(ctx, sb.ID, 7, command(started), hostagent.ExecOptions{})
+			r, _ := a.Attach(ctx, sb.ID, 7, cmd, hostagent.ExecOptions{Stdin: true})
 			ended <- r
 		}()
 		<-started
 		return ended
 	}
-	first := open(t.Context())
+	var first bytes.Buffer
+	ended := open(t.Context(), &first)
 	ctx, leave := context.WithCancel(t.Context())
-	second := open(ctx)
+	open(ctx, io.Discard)
 	leave()
-	<-second
-	if err := a.Signal(t.Context(), sb.ID, 7, syscall.SIGTERM); err != nil {
+	if err := a.SendInput(t.Context(), sb.ID, 7, []byte("x"), true); err != nil {
 		t.Fatal(err)
 	}
-	if r := <-first; r.Signal != syscall.SIGTERM {
-		t.Errorf("%+v", r)
+	if r := <-ended; r.ExitCode != 3 || first.String() != "x" {
+		t.Errorf("%+v, %q", r, &first)
 	}
 }
 

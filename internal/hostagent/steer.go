@@ -11,30 +11,27 @@ import (
 	"wrenn.dev/wrenn/internal/guest/client"
 )
 
-// command is a stream that is open for one: how the other calls reach it.
+// command is a stream that is open for one and gives it input.
 type command struct {
-	caller  context.Context // of who opened the stream
-	in      *inbox          // nil when it gives no input
-	signals chan syscall.Signal
-	resize  chan client.Size // nil for one without a terminal
-	over    chan struct{}    // closed when the stream ends
+	caller context.Context // of who opened the stream
+	in     *inbox
 }
 
-// command is the newest stream that is open for a process and fit, nil when there is none: then the guest is asked without one. A stream
-// whose caller has left is not fit: what it is given might be lost with it.
-func (b *box) command(pid uint32, fit func(*command) bool) *command {
+// feeding is the newest stream that gives a process input, nil when there is none: then the guest is asked without one. A stream whose caller
+// has left is none: what it is given might be lost with it.
+func (b *box) feeding(pid uint32) *command {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	list := b.commands[pid]
 	for i := len(list) - 1; i >= 0; i-- {
-		if c := list[i]; c.caller.Err() == nil && fit(c) {
-			return c
+		if list[i].caller.Err() == nil {
+			return list[i]
 		}
 	}
 	return nil
 }
 
-// steer does something to a process that no stream is open for.
+// steer does something to a process, whether a stream is open for it or not.
 func (a *Agent) steer(ctx context.Context, id string, do func(context.Context, Guest) error) error {
 	_, u, err := a.use(ctx, id)
 	if err != nil {
@@ -59,7 +56,7 @@ func (a *Agent) SendInput(ctx context.Context, id string, pid uint32, data []byt
 	if err != nil {
 		return err
 	}
-	c := b.command(pid, func(c *command) bool { return c.in != nil })
+	c := b.feeding(pid)
 	if c == nil {
 		return a.steer(ctx, id, func(ctx context.Context, g Guest) error { return g.Input(ctx, pid, data, end) })
 	}
@@ -79,40 +76,12 @@ func (a *Agent) Signal(ctx context.Context, id string, pid uint32, sig syscall.S
 	if sig != syscall.SIGTERM && sig != syscall.SIGKILL {
 		return errs.Field("signal", fmt.Sprintf("%d can't be sent", sig), "give 15 (SIGTERM) or 9 (SIGKILL)")
 	}
-	b, err := a.box(id)
-	if err != nil {
-		return err
-	}
-	c := b.command(pid, func(*command) bool { return true })
-	if c == nil {
-		return a.steer(ctx, id, func(ctx context.Context, g Guest) error { return g.Signal(ctx, pid, sig) })
-	}
-	return handOver(ctx, c, c.signals, sig)
+	return a.steer(ctx, id, func(ctx context.Context, g Guest) error { return g.Signal(ctx, pid, sig) })
 }
 
 // Resize changes the size of a command's terminal. ErrNotFound when there is no such command, ErrFailedPrecondition when it has none.
 func (a *Agent) Resize(ctx context.Context, id string, pid uint32, size client.Size) error {
-	b, err := a.box(id)
-	if err != nil {
-		return err
-	}
-	c := b.command(pid, func(c *command) bool { return c.resize != nil })
-	if c == nil {
-		return a.steer(ctx, id, func(ctx context.Context, g Guest) error { return g.Resize(ctx, pid, size) })
-	}
-	return handOver(ctx, c, c.resize, size)
-}
-
-// handOver gives a command's stream a value, as long as there is one to take it.
-func handOver[T any](ctx context.Context, c *command, to chan<- T, value T) error {
-	select {
-	case to <- value:
-		return nil
-	case <-c.over:
-		return fmt.Errorf("the command has ended: %w", errs.ErrNotFound)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return a.steer(ctx, id, func(ctx context.Context, g Guest) error { return g.Resize(ctx, pid, size) })
 }
 
 // inbox is an input that is given by calls.

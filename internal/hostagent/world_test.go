@@ -23,17 +23,19 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeGuest runs commands as the test says.
 type fakeGuest struct {
-	run   func(ctx context.Context, cmd client.Command) (client.Result, error)
-	steer func(what string, pid uint32) error // what is asked without a stream; nil knows no process
-	files *client.Client
+	run     func(ctx context.Context, cmd client.Command) (client.Result, error)
+	steer   func(what string, pid uint32) error // what is asked beside a stream; nil knows no process
+	signals chan syscall.Signal                 // for who runs; nil sends none
+	files   *client.Client
 }
 
 func (g fakeGuest) Run(ctx context.Context, cmd client.Command) (client.Result, error) {
+	cmd.Signals = g.signals
 	return g.run(ctx, cmd)
 }
 
 func (g fakeGuest) Attach(ctx context.Context, _ uint32, cmd client.Command) (client.Result, error) {
-	return g.run(ctx, cmd)
+	return g.Run(ctx, cmd)
 }
 
 func (fakeGuest) List(context.Context) ([]client.Process, error) {

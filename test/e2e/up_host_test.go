@@ -104,7 +104,7 @@ func (u *up) ask(method, path, body string, status int) map[string]any {
 }
 
 // TestUp is a sandbox's life over the REST API, on a database of the host's own PostgreSQL. In the midst of it everything is killed: started
-// again, it stops the database that ran on and goes on where it was, with the same key.
+// again, it stops the database that ran on and goes on where it was, with the same key. At the end its files, processes and a terminal are used.
 func TestUp(t *testing.T) {
 	nothingLeft(t)
 	t.Cleanup(func() {
@@ -151,6 +151,9 @@ func TestUp(t *testing.T) {
 	if got := shell("cat /dev/shm/word"); got != "kept" {
 		t.Errorf("its memory has %q", got)
 	}
+	u.files(at)
+	u.processes(at)
+	u.terminal(at)
 	u.ask("DELETE", at, "", 204)
 	if state := u.ask("GET", at, "", 200)["state"]; state != "stopped" {
 		t.Errorf("it is %v", state)

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -51,7 +52,7 @@ type world struct {
 
 func newWorld(t *testing.T, limits quota.Amount) *world {
 	t.Helper()
-	w := &world{Host: sandboxtest.NewHost(t), t: t, guest: &shell{}, files: envdtest.Start(t)}
+	w := &world{Host: sandboxtest.NewHost(t), t: t, guest: &shell{signals: make(chan syscall.Signal, 1), sizes: make(chan guest.Size, 1)}, files: envdtest.Start(t)}
 	w.guest.Client = guest.New(w.files.Dial, w.files.Token)
 	var err error
 	w.agent, err = hostagent.Start(context.Background(), hostagent.Config{Manager: w.Manager(t), StateDir: w.StateDir, Limits: limits,
@@ -102,9 +103,11 @@ func (w *world) create() string {
 // envd.
 type shell struct {
 	*guest.Client
-	wrote  atomic.Int64 // by the command "flood"
-	mu     sync.Mutex
-	killed []error // why each command was left
+	signals chan syscall.Signal // for who runs
+	sizes   chan guest.Size
+	wrote   atomic.Int64 // by the command "flood"
+	mu      sync.Mutex
+	killed  []error // why each command was left
 }
 
 func (g *shell) Run(ctx context.Context, cmd guest.Command) (guest.Result, error) {
@@ -122,9 +125,9 @@ func (g *shell) Run(ctx context.Context, cmd guest.Command) (guest.Result, error
 	}
 	if cmd.Stdin == nil {
 		select {
-		case sig := <-cmd.Signals:
+		case sig := <-g.signals:
 			return guest.Result{ExitCode: -1, Signal: sig, Status: "signal: " + sig.String()}, nil
-		case size := <-cmd.Resize:
+		case size := <-g.sizes:
 			return guest.Result{ExitCode: int(size.Cols)}, nil
 		case <-ctx.Done():
 			g.left(context.Cause(ctx))
@@ -139,6 +142,16 @@ func (g *shell) left(why error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.killed = append(g.killed, why)
+}
+
+func (g *shell) Signal(_ context.Context, _ uint32, sig syscall.Signal) error {
+	g.signals <- sig
+	return nil
+}
+
+func (g *shell) Resize(_ context.Context, _ uint32, size guest.Size) error {
+	g.sizes <- size
+	return nil
 }
 
 func (g *shell) Attach(ctx context.Context, _ uint32, cmd guest.Command) (guest.Result, error) {

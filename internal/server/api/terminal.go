@@ -76,8 +76,6 @@ func sameOrigin(r *http.Request) error {
 // terminal is an answer that becomes a WebSocket.
 type terminal struct {
 	ctx    context.Context
-	reach  context.Context // ends when the caller has left, which leave says
-	leave  context.CancelFunc
 	sb     *control.Running
 	doc    *contract.Document
 	params rest.OpenTerminalParams
@@ -98,21 +96,13 @@ func (t *terminal) VisitOpenTerminalResponse(w http.ResponseWriter) (err error) 
 	}
 	defer func() { _ = t.conn.CloseNow() }()
 	t.conn.SetReadLimit(maxMessage)
-	t.reach, t.leave = context.WithCancel(t.ctx)
-	defer t.leave()
-	ctx, cancel := context.WithCancelCause(t.reach)
+	ctx, cancel := context.WithCancelCause(t.ctx)
 	defer cancel(nil)
 	// The reader goes on until the connection is closed: it is who hears of the other side's.
 	reading, stop := context.WithCancel(t.ctx)
 	var both sync.WaitGroup
-	over := func(err error) {
-		cancel(err)
-		if errors.Is(err, errLeft) {
-			t.leave()
-		}
-	}
-	both.Go(func() { over(t.read(reading, ctx)) })
-	both.Go(func() { over(t.ping(ctx)) })
+	both.Go(func() { cancel(t.read(reading, ctx)) })
+	both.Go(func() { t.ping(ctx, cancel) })
 	end, err := t.run(ctx)
 	if why := context.Cause(ctx); err != nil && why != nil {
 		err = why
@@ -153,7 +143,7 @@ func (h *handshake) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 // run starts the command, or joins it, and returns when it has ended.
 func (t *terminal) run(ctx context.Context) (client.Result, error) {
 	p := t.params
-	out := client.Streams{Stdout: t.binary(ctx), Stderr: t.binary(ctx), Started: func(pid uint32) {
+	out := client.Streams{Stdout: t.shown(), Stderr: t.shown(), Started: func(pid uint32) {
 		t.pid = pid
 		close(t.started)
 		_ = t.send(rest.TerminalEvent{Type: rest.TerminalStarted, Pid: given(int64(pid))}) // the next one fails, too
@@ -176,24 +166,9 @@ func (t *terminal) run(ctx context.Context) (client.Result, error) {
 	return t.sb.Attach(ctx, pid, out)
 }
 
-// binary sends what the terminal shows.
-func (t *terminal) binary(ctx context.Context) io.Writer {
-	return writerFunc(func(p []byte) (int, error) {
-		if ctx.Err() != nil {
-			return 0, context.Cause(ctx)
-		}
-		return len(p), t.write(t.reach, websocket.MessageBinary, p)
-	})
-}
-
-// write sends a message. The session's end does not cut it off: that would break the connection over which the end is told.
-func (t *terminal) write(ctx context.Context, kind websocket.MessageType, p []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, pongTime)
-	defer cancel()
-	if err := t.conn.Write(ctx, kind, p); err != nil {
-		return fmt.Errorf("%w: %w", errLeft, err)
-	}
-	return nil
+// shown sends what the terminal shows.
+func (t *terminal) shown() io.Writer {
+	return writerFunc(func(p []byte) (int, error) { return len(p), t.write(websocket.MessageBinary, p) })
 }
 
 func (t *terminal) send(e rest.TerminalEvent) error {
@@ -201,7 +176,18 @@ func (t *terminal) send(e rest.TerminalEvent) error {
 	if err != nil {
 		return err
 	}
-	return t.write(context.WithoutCancel(t.reach), websocket.MessageText, text)
+	return t.write(websocket.MessageText, text)
+}
+
+// write sends a message. A peer that takes nothing is gone. Its time is not the session's, at whose end there is something to tell: the library closes
+// a connection whose write is given up.
+func (t *terminal) write(kind websocket.MessageType, p []byte) error {
+	ctx, cancel := context.WithTimeout(t.ctx, pongTime)
+	defer cancel()
+	if err := t.conn.Write(ctx, kind, p); err != nil {
+		return fmt.Errorf("%w: %w", errLeft, err)
+	}
+	return nil
 }
 
 // end tells how it ended and closes the connection.
@@ -283,14 +269,14 @@ func resizing(doc *contract.Document, text []byte) (*pb.TerminalSize, error) {
 	return toTerminalSize(rest.TerminalSize{Cols: c.Cols, Rows: c.Rows}), nil
 }
 
-// ping returns when the session ends, or, with errLeft, when the caller answers none.
-func (t *terminal) ping(ctx context.Context) error {
+// ping ends a session whose caller answers none.
+func (t *terminal) ping(ctx context.Context, cancel context.CancelCauseFunc) {
 	tick := time.NewTicker(quiet)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 		if t.typing.Load() {
@@ -300,7 +286,8 @@ func (t *terminal) ping(ctx context.Context) error {
 		err := t.conn.Ping(pong)
 		stop()
 		if err != nil && !t.typing.Load() {
-			return fmt.Errorf("%w: %w", errLeft, err)
+			cancel(fmt.Errorf("%w: %w", errLeft, err))
+			return
 		}
 	}
 }

@@ -87,7 +87,7 @@ func (x *term) until(text string) {
 	x.t.Helper()
 	for !strings.Contains(x.shown, text) {
 		if e := x.next(); e != nil {
-			x.t.Fatalf("%+v after %q", e, x.shown)
+			x.t.Fatalf("%+v %+v after %q", e, e.Error, x.shown)
 		}
 	}
 	_, x.shown, _ = strings.Cut(x.shown, text)

@@ -27,7 +27,19 @@ func OnThisMachine(t testing.TB) func(sandbox.DialFunc, string) hostagent.Guest 
 var programs = []string{"bash", "cat", "echo", "env", "false", "id", "printf", "pwd", "seq", "sh", "sleep", "stty", "true"}
 
 // shell is a guest: a real envd's, which runs some programs of this machine, and a few commands that behave as no program does.
-type shell struct{ *guest.Client }
+type shell struct {
+	*guest.Client
+	fenced *guest.Client // who has the files
+}
+
+// Files are those inside of the fence.
+func (g shell) Files(user string) *guest.Files { return g.fenced.Files(user) }
+
+// Close closes the connections that no call uses.
+func (g shell) Close() {
+	g.Client.Close()
+	g.fenced.Close()
+}
 
 // Run runs a program. Without arguments and a terminal, "cat" writes its input to both outputs and exits with 3, "flood" writes more than is kept,
 // "break" fails in the midst, "none" before its start, and "sleep" ends at its timeout.

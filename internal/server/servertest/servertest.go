@@ -89,7 +89,9 @@ func New(t testing.TB, c Config) *World {
 	if speak == nil {
 		envd, dial := fenced(t)
 		w.Home = envd.Home
-		speak = func(sandbox.DialFunc, string) hostagent.Guest { return shell{guest.New(dial, envd.Token)} }
+		speak = func(sandbox.DialFunc, string) hostagent.Guest {
+			return shell{guest.New(envd.Dial, envd.Token), guest.New(dial, envd.Token)}
+		}
 	}
 	w.Agent, err = hostagent.Start(ctx, hostagent.Config{Manager: w.Manager(t), StateDir: w.StateDir, Limits: c.Limits, Log: log, Guest: speak})
 	must(err)
