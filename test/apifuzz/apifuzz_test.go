@@ -1,7 +1,7 @@
 //go:build apifuzz
 
-// Package apifuzz has the REST API fuzzed from its own document, by Schemathesis: whatever is sent, no answer is the server's failure, every answer is
-// one that the document describes, what the document refuses is refused, and what it allows is taken.
+// Package apifuzz has the REST API fuzzed from its own document, by Schemathesis: whatever is sent, no answer is the server's failure, every answer
+// is one that the document describes, what the document refuses is refused, and what it allows is taken.
 package apifuzz
 
 import (
@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -95,12 +96,14 @@ func watch(t *testing.T, next http.Handler) *watched {
 // status is the status of an answer that is passed on.
 type status struct {
 	http.ResponseWriter
-	code int
+	code  int
+	begun func()
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (s *status) WriteHeader(code int) {
 	s.code = code
+	s.begun()
 	s.ResponseWriter.WriteHeader(code)
 }
 
@@ -110,14 +113,15 @@ func (s *status) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 // ServeHTTP has callers of streams leave, and each request come from an address of its own: many bad keys from one would be told to wait, and no
 // more be heard.
 func (w *watched) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	s := &status{ResponseWriter: rw, code: http.StatusOK, begun: func() {}}
 	if r.URL.Path == "/v1/events" {
-		ctx, cancel := context.WithTimeout(r.Context(), streamTime)
+		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		r = r.WithContext(ctx)
+		s.begun = func() { time.AfterFunc(streamTime, cancel) }
 	}
 	n := w.callers.Add(1)
 	r.RemoteAddr = fmt.Sprintf("10.%d.%d.%d:1", byte(n>>16), byte(n>>8), byte(n))
-	s := &status{ResponseWriter: rw, code: http.StatusOK}
 	w.next.ServeHTTP(s, r)
 	_, pattern := w.mux.Handler(r)
 	w.mu.Lock()
@@ -146,9 +150,15 @@ func TestDocument(t *testing.T) {
 		*seed = rand.Uint64N(1 << 32)
 	}
 	t.Logf("again: make api-fuzz SEED=%d EXAMPLES=%d", *seed, *examples)
-	cmd := env.Command(t.Context(), "st", "--config-file", "schemathesis.toml", "run", w.URL+"/v1/openapi.json", "--no-color",
+	here, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := env.Command(t.Context(), "st", "--config-file", filepath.Join(here, "schemathesis.toml"), "run", w.URL+"/v1/openapi.json", "--no-color",
 		"--seed", strconv.FormatUint(*seed, 10), "--max-examples", strconv.Itoa(*examples), "--header", "Authorization: Bearer "+w.Key)
-	cmd.Env = append(os.Environ(), "SCHEMATHESIS_HOOKS=hooks", "PYTHONPATH=.", "PYTHONDONTWRITEBYTECODE=1", "WRENN_URL="+w.URL, "WRENN_API_KEY="+w.Key)
+	cmd.Dir = t.TempDir() // it keeps notes there
+	cmd.Env = append(os.Environ(), "SCHEMATHESIS_HOOKS=hooks", "PYTHONPATH="+here, "PYTHONDONTWRITEBYTECODE=1",
+		"WRENN_URL="+w.URL, "WRENN_API_KEY="+w.Key)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {

@@ -10,10 +10,16 @@ import itertools
 import json
 import os
 import threading
+import urllib.error
 import urllib.request
 
 import schemathesis
 from schemathesis.generation.meta import TestPhase
+
+COMMAND = {
+    "stdin.data": "base64 where it says so",
+    **dict.fromkeys(["cmd", "args", "env", "cwd", "user"], "bounds that are in bytes, and no zero byte"),
+}
 
 # The fields of an operation's requests for which more holds than their schema can say.
 RULES = {
@@ -29,8 +35,8 @@ RULES = {
         "metadata": "a name has 1 to 255 bytes, no = and no zero byte",
     },
     "createKey": {"expires_at": "a time to come"},
-    "execCommand": {"stdin.data": "base64 where it says so"},
-    "streamCommand": {"stdin.data": "base64 where it says so"},
+    "execCommand": COMMAND,
+    "streamCommand": COMMAND,
     "streamEvents": {"Last-Event-ID": "the id of an event"},
     "listSandboxes": {"cursor": "of the page before", "metadata": "no zero byte"},
     "listSnapshots": {"cursor": "of the page before"},
@@ -66,6 +72,15 @@ def call(method, path, body=None):
         return json.loads(response.read() or b"null")
 
 
+def attempt(method, path, body=None):
+    """Does what may not be possible now, and says whether it was."""
+    try:
+        call(method, path, body)
+        return True
+    except urllib.error.HTTPError:
+        return False
+
+
 class Sandboxes:
     """Sandboxes for requests to be about, each for so many of them."""
 
@@ -76,11 +91,12 @@ class Sandboxes:
         self.asked = itertools.count()
         self.id = None
 
-    def next(self):
+    def next(self, fresh=False):
         with self.lock:
-            if next(self.asked) % self.REQUESTS == 0:
-                if self.id:
-                    call("DELETE", "/v1/sandboxes/" + self.id)
+            if next(self.asked) % self.REQUESTS == 0 or fresh:
+                # Others are made all the time, and the host has limits.
+                for sandbox in call("GET", "/v1/sandboxes?limit=1000")["sandboxes"]:
+                    call("DELETE", "/v1/sandboxes/" + sandbox["id"])
                 self.id = call("POST", "/v1/sandboxes", {"template": "base"})["id"]
             return self.id
 
@@ -92,7 +108,7 @@ own_keys = {key["id"] for key in call("GET", "/v1/keys")["keys"]}
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Gives every other request a sandbox that is there, and a key of its own: made up, most would be one that came before, with another request."""
+    """Gives every other request a sandbox that is there, a key of its own, and a template that is there: few that are made up would be good."""
     ids = case.path_parameters or {}
     if operation_id(case) == "revokeKey" and ids.get("id") in own_keys:
         ids["id"] = "ky-00000000000000000000"  # without the key that the requests carry, the rest would test little
@@ -101,6 +117,17 @@ def before_call(context, case, kwargs):
         return
     if case.operation.path.startswith("/v1/sandboxes/{id}") and ids.get("id") == "cl-0123456789abcdefghij":
         ids["id"] = sandboxes.next()
+        if operation_id(case) == "resumeSandbox":
+            attempt("POST", f"/v1/sandboxes/{ids['id']}/pause")
+    if operation_id(case) == "deleteSnapshot" and case.meta.generation.mode.is_positive:
+        if attempt("POST", f"/v1/sandboxes/{sandboxes.next(fresh=True)}/snapshots", {"name": f"made-{n}"}):
+            ids["name"] = f"made-{n}"
     key = (case.headers or {}).get(KEY)
-    if isinstance(key, str) and 0 < len(key) < 200 and case.meta.phase.name is not TestPhase.COVERAGE:  # there, what is in a header is what is tested
+    if case.meta.phase.name is TestPhase.COVERAGE:  # there, what is in a header or a body is what is tested
+        return
+    if isinstance(key, str) and 0 < len(key) < 200:
         case.headers[KEY] = f"{key}-{n}"
+    if operation_id(case) == "createSandbox" and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
+        for field in ("snapshot", "vcpus", "memory_mib", "disk_bytes"):
+            case.body.pop(field, None)
+        case.body["template"] = "base"

@@ -41,7 +41,8 @@ func TestReference(t *testing.T) {
 			t.Errorf("%s does not tell its scope", op.ID)
 		}
 	}
-	broken := eval[[]string](p, `[...document.querySelectorAll('a[href^="#"]')].map((a) => a.getAttribute('href').slice(1)).filter((id) => !document.getElementById(id))`)
+	broken := eval[[]string](p, `[...document.querySelectorAll('a[href^="#"]')].map((a) => a.getAttribute('href').slice(1))
+		.filter((id) => !document.getElementById(id))`)
 	doubled := eval[int](p, "(() => { const ids = [...document.querySelectorAll('[id]')].map((e) => e.id); return ids.length - new Set(ids).size; })()")
 	if len(broken) > 0 || doubled > 0 {
 		t.Errorf("links to nothing: %q; %d ids twice", broken, doubled)

@@ -79,8 +79,10 @@ func TestALife(t *testing.T) {
 	if all := p.call("GET", "/v1/sandboxes", ""); !strings.Contains(all, `"sandboxes":[]`) {
 		t.Errorf("the server has %s", all)
 	}
-	for operation, times := range map[string]int{"sign in": 1, "create": 2, "exec": 1, "pause": 1, "resume": 1, "fork": 1, "snapshot": 1, "destroy": 4, "delete snapshot": 1} {
-		lines := eval[[]string](p, fmt.Sprintf("[...document.querySelectorAll('#activity li[data-operation=\"%s\"][data-result=done]')].map((l) => l.innerText)", operation))
+	for operation, times := range map[string]int{"sign in": 1, "create": 2, "exec": 1, "pause": 1, "resume": 1, "fork": 1,
+		"snapshot": 1, "destroy": 4, "delete snapshot": 1} {
+		selector := fmt.Sprintf("#activity li[data-operation='%s'][data-result=done]", operation)
+		lines := eval[[]string](p, "[...document.querySelectorAll("+quoted(selector)+")].map((l) => l.innerText)")
 		if len(lines) != times {
 			t.Errorf("%s is in the log %d times, want %d: %q", operation, len(lines), times, lines)
 		}
@@ -117,6 +119,9 @@ func TestHostileTexts(t *testing.T) {
 	p.fill("#metadata", "a="+attack)
 	p.create()
 	p.shows("#facts", attack)
+	p.fill("#metadata", "no entry")
+	p.click("#create [type=submit]")
+	p.shows("#create .problem", "give name=value")
 	p.run(`printf '%s\n\377\303\274\n' '` + attack + `'; echo to stderr >&2; exit 3`)
 	p.shows("#output", attack)
 	p.shows("#output", "\uFFFDü")
@@ -148,6 +153,12 @@ func TestOutputWithoutEnd(t *testing.T) {
 	p.create()
 	p.enter("#command", "yes 0123456789; true")
 	p.until("document.querySelector('#output').textContent.length > 200000")
+	long := p.text("#detail-title")
+	p.click("#create [type=submit]") // it goes on while another one is looked at
+	p.other(long)
+	p.run("echo aside")
+	p.shows("#output", "aside\n")
+	p.click(row(long))
 	p.click("#stop")
 	p.shows("#output .end", "stopped")
 	if n := eval[int](p, "document.querySelector('#output').textContent.length"); n > 1<<20 {
@@ -165,7 +176,8 @@ func TestTheKey(t *testing.T) {
 	p.shows("#sign-in-problem", "unauthenticated")
 	p.signIn(p.Key)
 	p.until("document.querySelector('#live[data-on]')")
-	places := "[Object.values(sessionStorage).join(), Object.values(localStorage).join() + document.cookie + location.href + document.documentElement.outerHTML]"
+	places := "[Object.values(sessionStorage).join(), " +
+		"Object.values(localStorage).join() + document.cookie + location.href + document.documentElement.outerHTML]"
 	p.allow("PerformanceIssue") // that somebody reads the cookies: this test
 	if at := eval[[]string](p, places); at[0] != p.Key || strings.Contains(at[1], p.Key) {
 		t.Errorf("the session has %q, and others %v", at[0], strings.Contains(at[1], p.Key))

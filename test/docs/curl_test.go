@@ -24,8 +24,8 @@ func TestMain(m *testing.M) { os.Exit(postgrestest.Main(m)) }
 // patience is how long a document's commands may take together.
 const patience = 2 * time.Minute
 
-// prelude makes a failure of a curl one of its command, wherever in it the curl is, and says what the server said. That its reader has read enough (23) is
-// none.
+// prelude makes a failure of a curl one of its command, wherever in it the curl is, and says what the server said. That its reader has read enough
+// (23) is none.
 const prelude = `
 curl() {
 	local answer=0
@@ -96,7 +96,8 @@ func run(t *testing.T, w *servertest.World, list []step) [][]string {
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // or all have ended
 	parts := strings.Split(read(t, out), mark+"\n")
 	if failed, _ := os.ReadFile(failures); err != nil || len(failed) > 0 || len(parts) != len(list)+1 {
-		t.Fatalf("%v\n%v (%v)\n%s%s%s", list[max(0, min(len(parts)-2, len(list)-1))], err, ctx.Err(), failed, read(t, problems), parts[max(0, len(parts)-2)])
+		last := max(0, min(len(parts)-2, len(list)-1))
+		t.Fatalf("%v\n%v (%v)\n%s%s%s", list[last], err, ctx.Err(), failed, read(t, problems), parts[last])
 	}
 	written := make([][]string, len(list))
 	for i := range list {

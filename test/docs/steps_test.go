@@ -41,8 +41,8 @@ func documents(t *testing.T) []string {
 	return append(list, "../../README.md")
 }
 
-// steps are a document's commands that are run: those with a curl, and plain assignments, in blocks that are marked "console". They begin with "$ ", and go
-// on after a backslash. A curl anywhere else in a block is an error: nobody would see that it does not work.
+// steps are a document's commands that are run: those with a curl, and plain assignments, in blocks that are marked "console". They begin with "$ ",
+// and go on after a backslash. A curl anywhere else in a block is an error: nobody would see that it does not work.
 func steps(t *testing.T, file string) []step {
 	t.Helper()
 	raw, err := os.ReadFile(file)
@@ -171,10 +171,12 @@ func TestFits(t *testing.T) {
 		want, got string
 		fits      bool
 	}{
-		{"running", "running", true}, {"running", "paused", false}, {"cl-…", "cl-123", true}, {"cl-…", "cl-", false}, {"a\nb", "a", false}, {"", "a", false},
+		{"running", "running", true}, {"running", "paused", false}, {"cl-…", "cl-123", true}, {"cl-…", "cl-", false}, {"a\nb", "a", false},
+		{"", "a", false},
 		{`{"a": "…", "n": 1}`, `{"n":2,"a":"b"}`, true}, {`{"a": "…"}`, `{"a":"b","c":1}`, false}, {`{"a": "b", "c": 1}`, `{"a":"b"}`, false},
 		{`{"a": true}`, `{"a":false}`, false}, {`{"a": 1}`, `{"a":"1"}`, false}, {"[1, \"x\"]", `[7,"x"]`, true}, {"[1]", "[1,2]", false},
-		{"{\"a\": 1}\n{\"a\": 2}", "{\"a\":1}\n{\"a\":2}", true}, {"{\"a\": 1}", "{\"a\":1}\n{\"a\":2}", false}, {"null", "null", true}, {"null", "1", false},
+		{"{\"a\": 1}\n{\"a\": 2}", "{\"a\":1}\n{\"a\":2}", true}, {"{\"a\": 1}", "{\"a\":1}\n{\"a\":2}", false}, {"null", "null", true},
+		{"null", "1", false},
 		{"true", "true", true}, {"data: {…}", "data: {\"a\":1}", true},
 	} {
 		split := func(s string) []string { return strings.FieldsFunc(s, func(r rune) bool { return r == '\n' }) }

@@ -22,14 +22,17 @@ function render(doc) {
   const names = new Names(doc), groups = operations(doc, names), schemas = Object.entries(doc.components?.schemas ?? {});
   find('main').replaceChildren(
     h('h1', {}, `${doc.info.title}'s REST API, ${doc.info.version}`), ...text(doc.info.description),
-    h('p', { class: 'dim' }, 'The examples take the server\'s address and a key from the environment: ', h('code', {}, `export WRENN_URL=${location.origin} WRENN_API_KEY=wrenn_…`)),
+    h('p', { class: 'dim' }, 'The examples take the server\'s address and a key from the environment: ',
+      h('code', {}, `export WRENN_URL=${location.origin} WRENN_API_KEY=wrenn_…`)),
     ...groups.map(({ tag, list }) => h('section', { id: `tag-${tag}` }, h('h2', {}, tag), list.map((entry) => show(names, entry)))),
     h('section', { id: 'schemas' }, h('h2', {}, 'Schemas'), schemas.map(([name, schema]) =>
-      h('article', { class: 'card', id: `schema-${name}` }, h('h3', {}, h('a', { href: `#schema-${name}` }, name)), text(schema.description), fields(names, schema)))),
+      h('article', { class: 'card', id: `schema-${name}` }, h('h3', {}, h('a', { href: `#schema-${name}` }, name)),
+        text(schema.description), fields(names, schema)))),
   );
   find('contents').replaceChildren(
     ...groups.map(({ tag, list }) => h('div', {}, h('b', {}, tag), h('ul', {}, list.map(({ method, path, operation }) =>
-      link(operation.operationId, h('span', { class: 'method', 'data-method': method }, method.toUpperCase()), operation.summary, h('span', { class: 'visually-hidden' }, ` ${path}`)))))),
+      link(operation.operationId, h('span', { class: 'method', 'data-method': method }, method.toUpperCase()), operation.summary,
+        h('span', { class: 'visually-hidden' }, ` ${path}`)))))),
     h('div', {}, h('b', {}, 'schemas'), h('ul', {}, schemas.map(([name]) => link(`schema-${name}`, name)))),
   );
 }
@@ -44,7 +47,9 @@ function search() {
     shown += article.hidden ? 0 : 1;
     find('contents').querySelector(`a[href="#${CSS.escape(article.id)}"]`).parentElement.hidden = article.hidden;
   }
-  for (const group of document.querySelectorAll('section, #contents > div')) group.hidden = !group.querySelector('article:not([hidden]), li:not([hidden])');
+  for (const group of document.querySelectorAll('section, #contents > div')) {
+    group.hidden = !group.querySelector('article:not([hidden]), li:not([hidden])');
+  }
   find('found').textContent = words.length === 0 ? '' : shown === 0 ? 'Nothing has all these words.' : `${shown} found`;
 }
 

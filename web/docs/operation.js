@@ -27,7 +27,8 @@ export function curl(names, { method, path, parameters, operation, open }) {
 function answer(names, status, response) {
   const real = names.real(response), [media, content] = Object.entries(real.content ?? {})[0] ?? [];
   return h('tr', {}, h('td', {}, status === 'default' ? 'any other' : status),
-    h('td', {}, inline(real.description), content && h('div', { class: 'type' }, media === 'application/json' ? type(names, content.schema) : media)));
+    h('td', {}, inline(real.description),
+      content && h('div', { class: 'type' }, media === 'application/json' ? type(names, content.schema) : media)));
 }
 
 function copyable(command) {
@@ -50,7 +51,8 @@ export function show(names, entry) {
     text(operation.description),
     parameters.length > 0 && [h('h4', {}, 'Parameters'), h('table', {}, h('tbody', {}, parameters.map((p) =>
       row(names, p.name, p.schema, { required: p.required, description: p.description, where: `in the ${p.in}` }))))],
-    content && [h('h4', {}, 'Body', media === 'application/json' ? '' : ` ${media}`), text(names.real(content.schema)?.description), fields(names, content.schema)],
+    content && [h('h4', {}, 'Body', media === 'application/json' ? '' : ` ${media}`),
+      text(names.real(content.schema)?.description), fields(names, content.schema)],
     h('h4', {}, 'Answers'),
     h('table', {}, h('tbody', {}, Object.entries(operation.responses).map(([status, r]) => answer(names, status, r)))),
     h('h4', {}, 'Example'), copyable(curl(names, entry)));

@@ -37,7 +37,8 @@ export function type(names, schema) {
 
 const BOUNDS = [
   ['minimum', 'at least'], ['maximum', 'at most'], ['minLength', 'at least', 'characters'], ['maxLength', 'at most', 'characters'],
-  ['minItems', 'at least', 'items'], ['maxItems', 'at most', 'items'], ['minProperties', 'at least', 'fields'], ['maxProperties', 'at most', 'fields'],
+  ['minItems', 'at least', 'items'], ['maxItems', 'at most', 'items'],
+  ['minProperties', 'at least', 'fields'], ['maxProperties', 'at most', 'fields'],
   ['default', 'default'], ['pattern', 'matches'],
 ];
 
@@ -74,7 +75,8 @@ export function example(names, schema) {
   if (real.enum) return real.enum[0];
   switch (real.type) {
     case 'object': {
-      const shown = Object.entries(real.properties ?? {}).filter(([name, property]) => real.required?.includes(name) || names.real(property).example !== undefined);
+      const shown = Object.entries(real.properties ?? {}).filter(([name, property]) =>
+        real.required?.includes(name) || names.real(property).example !== undefined);
       if (shown.length === 0 && real.minProperties > 0) shown.push(...Object.entries(real.properties).slice(-2, -1));
       return Object.fromEntries(shown.map(([name, property]) => [name, example(names, property)]));
     }

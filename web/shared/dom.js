@@ -21,5 +21,6 @@ export const find = (id) => document.getElementById(id);
 export function errorBox(error) {
   const facts = [['code', error.code], ['field', error.field], ['fix', error.fix], ['request', error.requestID]].filter(([, value]) => value);
   return h('div', { class: 'error' }, error.message,
-    facts.length > 0 && h('dl', {}, facts.flatMap(([name, value]) => [h('dt', {}, name), h('dd', { class: name === 'fix' ? null : 'mono' }, value)])));
+    facts.length > 0 && h('dl', {}, facts.flatMap(([name, value]) =>
+      [h('dt', {}, name), h('dd', { class: name === 'fix' ? null : 'mono' }, value)])));
 }

@@ -43,25 +43,37 @@ function keyed(list, items, key, make) {
   if (want.length !== list.children.length || want.some((child, i) => list.children[i] !== child)) list.replaceChildren(...want);
 }
 
-export function showSandboxes(state) {
+export function showSandboxes(state, choose) {
   const newest = [...state.sandboxes.values()].sort((a, b) => b.created_at.localeCompare(a.created_at));
   keyed(find('sandboxes'), newest.map((s) => ({ id: s.id, state: s.state, source: s.template, chosen: s.id === state.chosen })), (s) => s.id,
-    (s) => h('li', {}, h('button', { type: 'button', class: 'pick', 'aria-pressed': String(s.chosen), click: () => state.choose(s.id) },
+    (s) => h('li', {}, h('button', { type: 'button', class: 'pick', 'aria-pressed': String(s.chosen), click: () => choose(s.id) },
       h('span', { class: 'mono' }, s.id), badge(s.state), h('small', {}, s.source))));
   find('no-sandboxes').hidden = newest.length > 0;
 }
 
 export function showSnapshots(state, { start, remove }) {
   keyed(find('snapshots'), state.snapshots, (s) => s.name, (s) => h('li', {},
-    h('span', { class: 'what' }, h('span', { class: 'mono' }, s.name), ' ', h('small', {}, `of ${s.sandbox_id}, ${new Date(s.created_at).toLocaleString()}`)),
+    h('span', { class: 'what' }, h('span', { class: 'mono' }, s.name), ' ',
+      h('small', {}, `of ${s.sandbox_id}, ${new Date(s.created_at).toLocaleString()}`)),
     h('button', { type: 'button', click: () => start(s.name) }, 'Start one'),
     armed(h('button', { type: 'button' }), 'Delete', 'Delete it?', () => remove(s.name))));
   find('no-snapshots').hidden = state.snapshots.length > 0;
 }
 
+/**
+ * changed says whether an element shows something else than this; then it is to be filled anew. What is open, chosen or marked in it stays till then.
+ */
+function changed(element, what) {
+  const version = JSON.stringify(what);
+  if (element.dataset.version === version) return false;
+  element.dataset.version = version;
+  return true;
+}
+
 /** showSources fills the choice of what to start from. Its values are "template NAME" and "snapshot NAME". */
 export function showSources(state) {
   const select = find('source'), chosen = select.value;
+  if (!changed(select, [state.templates, state.snapshots])) return;
   const group = (kind, label, items) => items.length > 0 &&
     h('optgroup', { label }, items.map(({ name }) => h('option', { value: `${kind} ${name}` }, name)));
   select.replaceChildren(...[group('template', 'Templates', state.templates), group('snapshot', 'Snapshots', state.snapshots)].filter(Boolean));
@@ -85,7 +97,7 @@ export function showDetail(sandbox) {
   find('detail-body').hidden = sandbox === null;
   find('detail-title').textContent = sandbox?.id ?? 'No sandbox is chosen';
   find('detail-title').classList.toggle('mono', sandbox !== null);
-  if (!sandbox) return;
+  if (!sandbox || !changed(find('facts'), sandbox)) return;
   find('facts').replaceChildren(...FACTS.flatMap(([name, of]) => {
     const value = of(sandbox);
     return value ? [h('dt', {}, name), h('dd', {}, value)] : [];

@@ -3,20 +3,17 @@ import { events } from '/assets/shared/api.js';
 
 const AGAIN = [0.5, 1, 2, 5, 10]; // seconds until the next try
 
-const pause = (seconds, signal) => new Promise((resolve) => {
-  const timer = setTimeout(resolve, seconds * 1000);
-  signal.addEventListener('abort', () => { clearTimeout(timer); resolve(); }, { once: true });
-});
+const pause = (seconds) => new Promise((resolve) => { setTimeout(resolve, seconds * 1000); });
 
 /**
- * follow calls onEvent for each change of state until the signal comes, through breaks of the connection: the server goes on after the last event that
- * was read. onLive hears whether it is connected; it is awaited, so that what it loads is older than the events that come after.
+ * follow calls onEvent for each change of state, through breaks of the connection: the server goes on after the last event that was read. onLive
+ * hears whether it is connected; it is awaited, so that what it loads is older than the events that come after. It ends when the key is no good any more.
  */
-export async function follow(client, signal, { onEvent, onLive }) {
+export async function follow(client, { onEvent, onLive }) {
   let last = '';
-  for (let failures = 0; !signal.aborted; ) {
+  for (let failures = 0; ; ) {
     try {
-      const response = await client.open('GET', '/v1/events', { signal, headers: last ? { 'Last-Event-ID': last } : {} });
+      const response = await client.open('GET', '/v1/events', { headers: last ? { 'Last-Event-ID': last } : {} });
       let first = true;
       for await (const event of events(response)) {
         failures = 0;
@@ -26,15 +23,13 @@ export async function follow(client, signal, { onEvent, onLive }) {
         if (event.type === 'state' && event.data) onEvent(JSON.parse(event.data));
       }
     } catch (error) {
-      if (signal.aborted) return;
       if (error.status === 401 || error.status === 403) {
         onLive(false, error);
         return;
       }
       if (error.status === 400) last = ''; // the place is not there any more: from now on, then
     }
-    if (signal.aborted) return;
     onLive(false);
-    await pause(AGAIN[Math.min(failures++, AGAIN.length - 1)], signal);
+    await pause(AGAIN[Math.min(failures++, AGAIN.length - 1)]);
   }
 }

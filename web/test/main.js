@@ -1,17 +1,26 @@
 // The test page: forms and buttons, and the operations behind them.
-import { Client } from '/assets/shared/api.js';
+import { APIError, Client } from '/assets/shared/api.js';
 import { find, errorBox } from '/assets/shared/dom.js';
 import { note, timed } from './activity.js';
-import * as consoles from './console.js';
+import { Console } from './console.js';
 import { armed, showDetail, showSandboxes, showSnapshots, showSources } from './lists.js';
 import { follow } from './live.js';
 import { State, ended } from './state.js';
 
 const KEY = 'wrenn-key'; // in sessionStorage
-const MOST = 1000; // sandboxes and snapshots that are listed
+const MOST = 1000; // that are listed of each kind
 
-let client = null, state = new State(), session = new AbortController(), running = null;
+const MOST_COMMANDS = 4; // at a time: browsers have six connections to a server, and the events have one of them
+
+let client = null, state = new State();
 const busy = new Set(); // sandboxes that an operation of this page is about
+const consoles = new Map(); // by sandbox
+
+/** consoleOf is a sandbox's, also one that has ended. */
+function consoleOf(id) {
+  if (!consoles.has(id)) consoles.set(id, new Console());
+  return consoles.get(id);
+}
 
 const seconds = (text) => (text === '' ? undefined : Number(text));
 
@@ -41,10 +50,11 @@ async function act(operation, work, form) {
   }
 }
 
-async function create(body, form) {
+async function create(ask, form) {
   const box = find('create').querySelector('.problem');
   problem(box, null, find('create'));
   try {
+    const body = ask();
     const sandbox = await timed('create', body.template ?? body.snapshot, () => client.call('POST', '/v1/sandboxes', { body }));
     state.put(sandbox);
     choose(sandbox.id);
@@ -55,8 +65,6 @@ async function create(body, form) {
 
 function choose(id) {
   if (id === state.chosen) return;
-  running?.abort();
-  consoles.clear();
   problem(find('detail-problem'), null, find('detail'));
   state.choose(id);
 }
@@ -64,7 +72,11 @@ function choose(id) {
 /** asked is what the form for a new sandbox says. Each field that is empty is left out. */
 function asked() {
   const [kind, name] = find('source').value.split(/ (.*)/);
-  const metadata = Object.fromEntries(find('metadata').value.split('\n').filter((line) => line.trim()).map((line) => line.split(/=(.*)/s).slice(0, 2)));
+  const metadata = Object.fromEntries(find('metadata').value.split('\n').filter((line) => line.trim()).map((line) => {
+    const [key, value] = line.split(/=(.*)/s);
+    if (value === undefined) throw new APIError(0, { message: `“${line}” is no entry`, field: 'metadata', fix: 'give name=value' });
+    return [key, value];
+  }));
   const ttl = seconds(find('ttl').value);
   return {
     [kind]: name, vcpus: seconds(find('vcpus').value), memory_mib: seconds(find('memory').value),
@@ -79,12 +91,19 @@ async function all(path, name) {
   for (let cursor = ''; list.length < MOST; ) {
     const page = await client.call('GET', `${path}?limit=200${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
     list.push(...page[name]);
-    if (!(cursor = page.next_cursor)) break;
+    if (!(cursor = page.next_cursor)) return list;
   }
+  note(`there are more ${name} than the ${list.length} that are shown`);
   return list;
 }
 
-const loadSandboxes = async () => state.load(await all('/v1/sandboxes', 'sandboxes'));
+/** loadSandboxes reads those that have not ended, and of the chosen one also how it has. */
+async function loadSandboxes() {
+  state.load(await all('/v1/sandboxes', 'sandboxes'));
+  const { selected } = state;
+  if (selected && !ended(selected) && !state.sandboxes.has(selected.id)) state.put(await client.call('GET', `/v1/sandboxes/${selected.id}`));
+}
+
 const loadSnapshots = async () => state.setSources({ snapshots: await all('/v1/snapshots', 'snapshots') });
 
 async function onEvent(event) {
@@ -101,14 +120,14 @@ async function onLive(on, error) {
   const live = find('live');
   live.toggleAttribute('data-on', on);
   live.textContent = on ? 'live' : error ? error.message : 'connecting again…';
-  if (on) await Promise.all([loadSandboxes(), loadSnapshots()]);
+  if (on) await Promise.all([loadSandboxes(), loadSnapshots()]).catch((problem) => note(`the lists could not be read: ${problem.message}`));
 }
 
 function show() {
-  showSandboxes(state);
+  showSandboxes(state, choose);
   showSources(state);
   showSnapshots(state, {
-    start: (snapshot) => create({ snapshot }),
+    start: (snapshot) => create(() => ({ snapshot })),
     remove: (name) => timed('delete snapshot', name, () => client.call('DELETE', `/v1/snapshots/${name}`)).then(loadSnapshots).catch(() => {}),
   });
   const sandbox = state.selected;
@@ -117,8 +136,10 @@ function show() {
   find('pause').disabled = find('fork').querySelector('button').disabled = find('freeze').querySelector('button').disabled = !runs;
   find('resume').disabled = !(free && sandbox.state === 'paused');
   find('destroy').disabled = !sandbox || ended(sandbox) || busy.has(sandbox.id);
-  find('exec').querySelector('[type=submit]').disabled = !(sandbox?.state === 'running') || running !== null;
-  find('stop').hidden = running === null;
+  const own = sandbox && consoleOf(sandbox.id), commands = [...consoles.values()].filter((c) => c.running).length;
+  find('exec').querySelector('[type=submit]').disabled = !(sandbox?.state === 'running') || own.running || commands >= MOST_COMMANDS;
+  find('stop').hidden = !own?.running;
+  if (own && find('output') !== own.output) find('output').replaceWith(own.output);
 }
 
 const post = (id, what, body) => client.call('POST', `/v1/sandboxes/${id}/${what}`, { body });
@@ -129,7 +150,7 @@ const onSubmit = (id, act) => find(id).addEventListener('submit', (event) => {
   act(event.target);
 });
 
-onSubmit('create', (form) => create(asked(), form));
+onSubmit('create', (form) => create(asked, form));
 onSubmit('fork', (form) => act('fork', async (id) => {
   for (const clone of (await post(id, 'fork', { count: Number(find('clones').value) })).clones) {
     if (clone.sandbox) state.put(clone.sandbox);
@@ -146,19 +167,19 @@ find('resume').addEventListener('click', () => act('resume', async (id) => state
 armed(find('destroy'), 'Destroy', 'Destroy it?', () => act('destroy', (id) => client.call('DELETE', `/v1/sandboxes/${id}`)));
 
 onSubmit('exec', async (form) => {
-  const id = state.chosen, command = find('command').value, mine = (running = new AbortController());
+  const id = state.chosen, command = find('command').value;
   problem(find('detail-problem'), null, form);
-  show();
   try {
-    await timed('exec', command, () => consoles.run(client, id, command, mine.signal));
+    const done = timed('exec', command, () => consoleOf(id).run(client, id, command));
+    show();
+    await done;
   } catch (error) {
     if (state.chosen === id) problem(find('detail-problem'), error, form);
   } finally {
-    if (running === mine) running = null;
     show();
   }
 });
-find('stop').addEventListener('click', () => running?.abort());
+find('stop').addEventListener('click', () => consoleOf(state.chosen).stop());
 
 /** begin works with a key, once the server has taken it. */
 async function begin(key) {
@@ -168,12 +189,11 @@ async function begin(key) {
   state = new State();
   state.addEventListener('change', show);
   state.setSources({ templates });
-  session = new AbortController();
   find('sign-in').hidden = true;
   find('work').hidden = find('sign-out').hidden = false;
   find('key').value = '';
   find('source').focus();
-  follow(client, session.signal, { onEvent, onLive });
+  follow(client, { onEvent, onLive }); // as long as the page is there
 }
 
 onSubmit('sign-in', async () => {

@@ -234,6 +234,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"nothing to start from", call{method: "POST", path: at, body: `{}`}, "template"},
 		{"two to start from", call{method: "POST", path: at, body: `{"template":"base","snapshot":"s"}`}, "template"},
 		{"a snapshot's sizes", call{method: "POST", path: at, body: `{"snapshot":"s","vcpus":2}`}, "snapshot"},
+		{"a key's name that can't be kept", call{method: "POST", path: "/v1/keys", body: `{"name":"a\u0000","scopes":["read"]}`}, "name"},
 		{"a disk too large", call{method: "POST", path: at, body: `{"template":"base","disk_bytes":8796093022209}`}, "disk_bytes"},
 		{"the host's word", call{method: "POST", path: at, body: `{"template":"base","memory_mib":1}`}, "memory_mib"},
 		{"no JSON", call{method: "POST", path: at, body: `{"template":`}, "body"},

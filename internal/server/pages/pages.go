@@ -1,10 +1,10 @@
-// Package pages serves the server's pages for a person with a browser: where things are, a page to try it, and the API's reference. They are no part of
-// the API: its document does not have them, and they need no key, because nothing is in them that is not in the program.
+// Package pages serves the server's pages for a person with a browser: where things are, a page to try it, and the API's reference. They are no part
+// of the API: its document does not have them, and they need no key, because nothing is in them that is not in the program.
 //
 //	handler := pages.Beside(api)
 //
-// A page loads nothing from any other site and runs no script but its own files; its policy has the browser hold it to that. It may be kept by a browser
-// or a proxy, and is asked for anew each time, by its ETag.
+// A page loads nothing from any other site and runs no script but its own files; its policy has the browser hold it to that. It may be kept by a
+// browser or a proxy, and is asked for anew each time, by its ETag.
 package pages
 
 import (
@@ -40,12 +40,15 @@ func Beside(api http.Handler) http.Handler {
 	for pattern, file := range places {
 		add(mux, pattern, read(file))
 	}
-	_ = fs.WalkDir(web.Files, ".", func(name string, entry fs.DirEntry, err error) error {
+	err := fs.WalkDir(web.Files, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() && path.Ext(name) != ".html" {
 			add(mux, assets+name, read(name))
 		}
 		return err
 	})
+	if err != nil {
+		panic(err) // they are in the program
+	}
 	return mux
 }
 

@@ -70,7 +70,8 @@ func TestEveryFile(t *testing.T) {
 			}
 		}
 		etag := got.Header().Get("ETag")
-		if again := ask(h, "GET", address, http.Header{"If-None-Match": {etag}}); again.Code != http.StatusNotModified || again.Body.Len() > 0 || etag == "" {
+		again := ask(h, "GET", address, http.Header{"If-None-Match": {etag}})
+		if again.Code != http.StatusNotModified || again.Body.Len() > 0 || etag == "" {
 			t.Errorf("%s: %d for the ETag %q", address, again.Code, etag)
 		}
 		if head := ask(h, "HEAD", address, nil); head.Code != http.StatusOK || head.Body.Len() > 0 || head.Header().Get("ETag") != etag {

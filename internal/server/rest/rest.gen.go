@@ -498,7 +498,9 @@ type CreateKey struct {
 	// Limits What a team or a key may have at once, and how often it may ask. What is left out is not limited; zero is none at all. A key's are within its
 	// team's: what is asked for must fit in both.
 	Limits *Limits `json:"limits,omitempty"`
-	Name   string  `json:"name"`
+
+	// Name Text without a zero byte.
+	Name string `json:"name"`
 
 	// Role Scopes under a name: `viewer` has `read`; `developer` has `write` as well; `admin` has `admin` as well; `operator` has all.
 	Role   *Role    `json:"role,omitempty"`
