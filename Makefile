@@ -105,11 +105,13 @@ soak: ready ## the life of sandboxes over and over through the agent for SOAK_TI
 	@$(TIMED) "soak" $(HOST) test --bin bin --images $(IMAGES) --hosts 1 --timeout 24h --env WRENN_SOAK_TIME=$(SOAK_TIME) --run '^TestSoak$$' ./test/e2e
 
 .PHONY: bench
-bench: ready ## ours against the bare mechanism, as ratios; writes bench.json
+bench: ready ## ours against the bare mechanism, as ratios; writes bench-control.json and bench.json
+	@bin/wrenn-bench control
 	@$(HOST) run --bin bin --images $(IMAGES) --out . -- wrenn-bench
 
 .PHONY: bench-quick
 bench-quick: ready ## the same with few runs, as CI does it
+	@mkdir -p out && $(TIMED) "bench of the control plane" bin/wrenn-bench control --runs 3 --out out/bench-control.json
 	@$(TIMED) "bench" $(HOST) run --bin bin --images $(IMAGES) --out out -- wrenn-bench --runs 3
 
 .PHONY: kvm-shell
@@ -130,4 +132,4 @@ fmt: ## format Go and proto files
 
 .PHONY: clean
 clean: ## remove what was built here; the cache stays
-	@rm -rf bin out bench.json
+	@rm -rf bin out bench.json bench-control.json

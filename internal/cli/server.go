@@ -25,6 +25,7 @@ import (
 type serverFlags struct {
 	listen, logFormat, keyFile string
 	hostsListen, hostsAddress  string
+	metricsListen              string
 	lease                      time.Duration
 	privateWebhooks            bool
 	extensions                 []extension.Extension
@@ -36,8 +37,10 @@ const defaultListen = "127.0.0.1:8080"
 func (f *serverFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.listen, "listen", env("WRENN_LISTEN", defaultListen), "TCP address of the REST API, without TLS ($WRENN_LISTEN)")
+	fl.StringVar(&f.metricsListen, "metrics-listen", env("WRENN_METRICS_LISTEN", ""),
+		"TCP address of /metrics for Prometheus, which whoever reaches it may read; empty is none ($WRENN_METRICS_LISTEN)")
 	fl.BoolVar(&f.privateWebhooks, "webhooks-private", os.Getenv("WRENN_WEBHOOKS_PRIVATE") == "1",
-		"let webhooks go to addresses that are not of the public internet, and without TLS: whoever may make one reaches what this machine does ($WRENN_WEBHOOKS_PRIVATE=1)")
+		"let webhooks go to addresses that are not public, and without TLS: who makes one reaches what this machine does ($WRENN_WEBHOOKS_PRIVATE=1)")
 	fl.StringVar(&f.hostsListen, "hosts-listen", "", "TCP address where other machines join and report, such as :7444, with TLS of its own (default: none do)")
 	fl.StringVar(&f.hostsAddress, "hosts-address", "", "where they find it, host:port; it is in the tokens (default: that of --hosts-listen)")
 	fl.DurationVar(&f.lease, "host-lease", hosts.DefaultLease, "how long a host may be silent before it and what runs there is lost; the same for all servers of a database")
@@ -108,6 +111,12 @@ func (f *serverFlags) serve(ctx context.Context, out io.Writer, log *slog.Logger
 	if err == nil {
 		defer s.Close()
 		err = f.greet(ctx, out, s, "http://"+l.Addr().String())
+	}
+	if err == nil && f.metricsListen != "" {
+		var stop func()
+		if stop, err = serveMetrics(f.metricsListen, s.Metrics()); err == nil {
+			defer stop()
+		}
 	}
 	if err != nil {
 		if hostsListener != nil {

@@ -79,6 +79,19 @@ type Driver interface {
 	Close(ctx context.Context) error
 }
 
+// Meter is a Driver that tells what went through a slot. It is an optional capability, found by type assertion.
+type Meter interface {
+	Driver
+	// Usage tells what the guest has exchanged with the outside since it was given the slot. What the host says to it on its own account, by Dial, is
+	// not in it. Errors: ErrNotFound when the id has no slot.
+	Usage(ctx context.Context, id string) (Usage, error)
+}
+
+// Usage is what went through a slot, in bytes of frames with their headers.
+type Usage struct {
+	ReceivedBytes, SentBytes uint64 // as the guest sees it
+}
+
 // Readier is a Driver that keeps slots ready, which makes Acquire faster. It is an optional capability, found by type assertion.
 type Readier interface {
 	Driver

@@ -8,6 +8,7 @@ import (
 
 	"wrenn.dev/wrenn/internal/disk"
 	"wrenn.dev/wrenn/internal/errs"
+	"wrenn.dev/wrenn/internal/network"
 	"wrenn.dev/wrenn/internal/pager/process"
 	"wrenn.dev/wrenn/internal/vmm"
 )
@@ -18,6 +19,7 @@ type Usage struct {
 	Machine vmm.Usage
 	Disk    disk.Usage
 	Pager   *process.Usage // nil for a machine that booted, or whose pager has done its work
+	Network *network.Usage // nil where the host's network does not tell
 }
 
 // PagerMeter are Pagers that tell what a pager takes; process.Starter says what the method does. It is found by type assertion.
@@ -42,6 +44,13 @@ func (m *Manager) Usage(ctx context.Context, id string) (Usage, error) {
 	}
 	if u.Disk, err = m.cfg.Disk.Usage(ctx, id); err != nil {
 		return Usage{}, err
+	}
+	if meter, ok := m.cfg.Network.(network.Meter); ok {
+		n, err := meter.Usage(ctx, id)
+		if err != nil {
+			return Usage{}, err
+		}
+		u.Network = &n
 	}
 	if pagers, ok := m.cfg.Pagers.(PagerMeter); ok {
 		p, err := pagers.Usage(ctx, id)

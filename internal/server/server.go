@@ -28,6 +28,7 @@ import (
 	"wrenn.dev/wrenn/internal/server/extend"
 	"wrenn.dev/wrenn/internal/server/hooks"
 	"wrenn.dev/wrenn/internal/server/hosts"
+	"wrenn.dev/wrenn/internal/server/metrics"
 	"wrenn.dev/wrenn/internal/server/pages"
 	"wrenn.dev/wrenn/internal/server/store"
 )
@@ -60,6 +61,7 @@ type Server struct {
 	control *control.Control
 	hooks   *hooks.Hooks
 	added   *extend.Set
+	metrics *metrics.Metrics
 	handler http.Handler
 }
 
@@ -84,8 +86,9 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{log: c.Log, store: st, auth: auth.New(st)}
-	if s.hosts, err = hosts.New(ctx, hosts.Config{Store: st, Address: c.HostsAddress, Lease: c.Lease, Log: c.Log}); err != nil {
+	m := metrics.New(st)
+	s := &Server{log: c.Log, store: st, auth: auth.New(st), metrics: m}
+	if s.hosts, err = hosts.New(ctx, hosts.Config{Store: st, Address: c.HostsAddress, Lease: c.Lease, Observe: m.Call, Log: c.Log}); err != nil {
 		st.Close()
 		return nil, err
 	}
@@ -95,16 +98,17 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 			s.Close()
 			return nil, err
 		}
-		s.agent = client.Unix(socket)
+		s.agent = client.Unix(socket, client.Observe(m.Call))
 		s.hosts.Own(host.ID, s.agent)
 	}
 	s.control = control.New(st, s.hosts, c.Log)
 	s.hooks = hooks.New(st, c.Webhooks, c.Log)
+	s.hooks.Observe, s.hooks.Held = m.Delivery, m.Lease("webhooks")
 	if s.added, err = extend.Start(ctx, extend.Config{Store: st, Log: c.Log}, c.Extensions); err != nil {
 		s.Close()
 		return nil, err
 	}
-	handler, err := api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Hosts: s.hosts, Targets: c.Webhooks, Extensions: s.added, Log: c.Log})
+	handler, err := api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Hosts: s.hosts, Targets: c.Webhooks, Extensions: s.added, Observe: m.Request, Log: c.Log})
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -125,6 +129,9 @@ func (s *Server) FirstKey(ctx context.Context) (string, error) {
 	secret, _, err := s.auth.Issue(ctx, auth.Request{Team: team.ID, Name: "first", Scopes: auth.Scopes})
 	return secret, err
 }
+
+// Metrics serves the server's metrics to Prometheus. They are no part of the API: they tell of all teams together, and have no key.
+func (s *Server) Metrics() http.Handler { return s.metrics.Handler() }
 
 // Close gives the connections up.
 func (s *Server) Close() {

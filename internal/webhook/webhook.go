@@ -1,5 +1,5 @@
-// Package webhook signs and verifies messages as Standard Webhooks 1.0 says (standardwebhooks.com), so that any library for them verifies ours. The server signs
-// with it, and who receives messages in Go verifies with it.
+// Package webhook signs and verifies messages as Standard Webhooks 1.0 says (standardwebhooks.com), so that any library for them verifies ours. The
+// server signs with it, and who receives messages in Go verifies with it.
 //
 //	secret := webhook.NewSecret()                                   // "whsec_…"
 //	err := webhook.Sign(req.Header, id, time.Now(), body, secret)
@@ -96,8 +96,8 @@ func sum(key []byte, id, seconds string, body []byte) []byte {
 	return mac.Sum(nil)
 }
 
-// Verify says whether a message was signed with one of the secrets, and sent within Tolerance of now. The body is what came, byte for byte. Errors are
-// ErrUnauthenticated, and a FieldError for a secret that is none.
+// Verify says whether a message was signed with one of the secrets, and sent within Tolerance of now. The body is what came, byte for byte. Errors
+// are ErrUnauthenticated, and a FieldError for a secret that is none.
 func Verify(h http.Header, body []byte, now time.Time, secrets ...string) error {
 	id, seconds := h.Get(IDHeader), h.Get(TimeHeader)
 	if id == "" {

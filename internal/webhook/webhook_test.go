@@ -56,8 +56,10 @@ func TestVerify(t *testing.T) {
 	}
 	set := func(name, value string) func(http.Header) { return func(h http.Header) { h.Set(name, value) } }
 	for name, change := range map[string]func(http.Header){
-		"no id": func(h http.Header) { h.Del(IDHeader) }, "no time": func(h http.Header) { h.Del(TimeHeader) }, "no signature": func(h http.Header) { h.Del(SignatureHeader) },
-		"another id": set(IDHeader, "msg"), "another time": set(TimeHeader, "1614265331"), "another kind": set(SignatureHeader, strings.Replace(specSignature, "v1,", "v2,", 1)),
+		"no id": func(h http.Header) { h.Del(IDHeader) }, "no time": func(h http.Header) { h.Del(TimeHeader) },
+		"no signature": func(h http.Header) { h.Del(SignatureHeader) },
+		"another id":   set(IDHeader, "msg"), "another time": set(TimeHeader, "1614265331"), "another kind": set(SignatureHeader,
+			strings.Replace(specSignature, "v1,", "v2,", 1)),
 		"too many": set(SignatureHeader, strings.Repeat("v1,AAAA ", maxSignatures)+specSignature),
 	} {
 		if err := Verify(message(change), body, specTime, specSecret); !errors.Is(err, errs.ErrUnauthenticated) {
@@ -78,7 +80,8 @@ func TestSecrets(t *testing.T) {
 	if a, b := NewSecret(), NewSecret(); a == b || CheckSecret(a) != nil {
 		t.Error(a, b)
 	}
-	for _, s := range []string{"", "whsec_", "whsec_AAAA", strings.TrimPrefix(specSecret, "whsec_"), specSecret + "=", "whsec_" + strings.Repeat("A", 88), "whpk_" + specSecret} {
+	for _, s := range []string{"", "whsec_", "whsec_AAAA", strings.TrimPrefix(specSecret, "whsec_"), specSecret + "=", "whsec_" +
+		strings.Repeat("A", 88), "whpk_" + specSecret} {
 		if err := CheckSecret(s); !errors.Is(err, errs.ErrInvalid) {
 			t.Errorf("%q: %v", s, err)
 		}
@@ -92,7 +95,8 @@ func FuzzVerify(f *testing.F) {
 	f.Add(specID, "1614265330", specSignature, []byte(specBody))
 	f.Fuzz(func(t *testing.T, id, seconds, signature string, body []byte) {
 		h := http.Header{IDHeader: {id}, TimeHeader: {seconds}, SignatureHeader: {signature}}
-		if err := Verify(h, body, specTime, specSecret); err == nil && (id != specID || string(body) != specBody) && !signedBy(id, seconds, body, signature) {
+		if err := Verify(h, body, specTime, specSecret); err == nil && (id != specID || string(body) != specBody) &&
+			!signedBy(id, seconds, body, signature) {
 			t.Errorf("it takes %q %q %q %q", id, seconds, signature, body)
 		}
 	})

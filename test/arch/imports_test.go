@@ -35,7 +35,7 @@ var layers = [][]string{
 	{"internal/hostagent"},
 	{"internal/assembly"},
 	{"internal/server/store"},
-	{"internal/server/lease"},
+	{"internal/server/lease", "internal/server/metrics"},
 	{"internal/server/auth", "internal/server/control", "internal/server/hooks", "internal/server/extend", "internal/server/pages", "internal/server/hosts"},
 	{"internal/server/api"},
 	{"internal/server/servertest"},

@@ -2,6 +2,9 @@
 // host that can run sandboxes; `make bench` gives it one.
 //
 //	wrenn-bench [--runs N] [--only REGEXP] [--out bench.json]
+//	wrenn-bench control [--runs N] [--out bench-control.json]
+//
+// The second is the control plane's, over a host that is not there: it needs nothing but PostgreSQL.
 //
 // It exits with 1 when a figure breaks its limit.
 package main
@@ -27,6 +30,9 @@ import (
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == process.Command { // the sandboxes of a bench have their pagers in this program
 		os.Exit(process.Main(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == controlCommand {
+		os.Exit(controlMain(os.Args[2:]))
 	}
 	pagertest.Main()
 	runs := flag.Int("runs", 7, "pairs to measure")
@@ -67,6 +73,11 @@ func run(ctx context.Context, cfg assembly.Config, runs int, only, out string) (
 	if err := save(out, figures); err != nil {
 		return 0, err
 	}
+	return verdict(figures), nil
+}
+
+// verdict tells of the figures that break their limits, and is the exit code.
+func verdict(figures []figure) int {
 	code := 0
 	for _, f := range figures {
 		if f.over() {
@@ -74,7 +85,7 @@ func run(ctx context.Context, cfg assembly.Config, runs int, only, out string) (
 			code = 1
 		}
 	}
-	return code, nil
+	return code
 }
 
 // crowdSize is how many sandboxes start at once: an emulated host has one CPU for them.

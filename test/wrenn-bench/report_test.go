@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -47,6 +49,16 @@ func TestTableAndFile(t *testing.T) {
 	for _, key := range []string{"name", "ours", "theirs", "unit", "ratio", "limit", "better", "runs", "spread"} {
 		if _, ok := back[0][key]; !ok {
 			t.Errorf("bench.json has no %q: %s", key, data)
+		}
+	}
+}
+
+func TestPerSecondDoesAll(t *testing.T) {
+	for _, n := range []int{1, callers, 2*callers + 3} {
+		var done atomic.Int64
+		if rate, err := perSecond(t.Context(), n, func(context.Context) error { done.Add(1); return nil }); err != nil || rate <= 0 ||
+			done.Load() != int64(n) {
+			t.Errorf("%d of %d: %v %v", done.Load(), n, rate, err)
 		}
 	}
 }

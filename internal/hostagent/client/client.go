@@ -47,34 +47,54 @@ const (
 // maxMessage bounds one answer: a page of a thousand sandboxes with their histories is the longest.
 const maxMessage = 64 << 20
 
+// Option changes how a client is made.
+type Option func(*decoded)
+
+// Call is one of an agent that has ended.
+type Call struct {
+	// Procedure is its path: "/hostagent.v1.SandboxesService/Create".
+	Procedure string
+	Took      time.Duration
+	// Answer is the message, nil for none. Those of streams are not told.
+	Answer any
+	Err    error
+}
+
+// Observe has a function told of every call but streams, when it has ended.
+func Observe(fn func(Call)) Option { return func(d *decoded) { d.observe = fn } }
+
 // Unix returns a client of the agent behind a socket.
-func Unix(path string) *Client {
+func Unix(path string, options ...Option) *Client {
 	dialer := &net.Dialer{Timeout: dialTime}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "unix", path) }
 	t := &http.Transport{DialContext: dial, Protocols: new(http.Protocols)}
 	t.Protocols.SetUnencryptedHTTP2(true) // one connection for all streams
-	return create(t, &http.Transport{DialContext: dial}, "http://agent")
+	return create(t, &http.Transport{DialContext: dial}, "http://agent", options)
 }
 
 // TLS returns a client of the agent at an address, which must have a certificate for it. The configuration has the client's own.
-func TLS(address string, config *tls.Config) *Client {
+func TLS(address string, config *tls.Config, options ...Option) *Client {
 	dial := (&net.Dialer{Timeout: dialTime}).DialContext
 	t := &http.Transport{TLSClientConfig: config, DialContext: dial, Protocols: new(http.Protocols)}
 	t.Protocols.SetHTTP2(true)
-	return create(t, &http.Transport{TLSClientConfig: config.Clone(), DialContext: dial}, "https://"+address)
+	return create(t, &http.Transport{TLSClientConfig: config.Clone(), DialContext: dial}, "https://"+address, options)
 }
 
 // create makes a client with a transport for calls, and one for what is read of files: HTTP/1.1, with a connection for each, because what
 // HTTP/2 does for streams that share one costs more than the rest of it. What is written stays with HTTP/2, where an answer that comes
 // before the end is never lost to the write that fails.
-func create(t, bulk *http.Transport, url string) *Client {
+func create(t, bulk *http.Transport, url string, change []Option) *Client {
+	set := decoded{func(Call) {}}
+	for _, o := range change {
+		o(&set)
+	}
 	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second}
 	bulk.Protocols = new(http.Protocols)
 	bulk.Protocols.SetHTTP1(true)
 	bulk.DisableCompression, bulk.ReadBufferSize, bulk.IdleConnTimeout = true, bulkBuffer, bulkIdleTime
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	h, content := &http.Client{Transport: t, CheckRedirect: stay}, &http.Client{Transport: bulk, CheckRedirect: stay}
-	options := []connect.ClientOption{connect.WithInterceptors(decoded{}), connect.WithReadMaxBytes(maxMessage)}
+	options := []connect.ClientOption{connect.WithInterceptors(set), connect.WithReadMaxBytes(maxMessage)}
 	return &Client{
 		Sandboxes: hostagentpbconnect.NewSandboxesServiceClient(h, url, options...),
 		Snapshots: hostagentpbconnect.NewSnapshotsServiceClient(h, url, options...),
@@ -92,14 +112,20 @@ func (c *Client) Close() {
 	c.bulk.CloseIdleConnections()
 }
 
-// decoded has every error pass through wire.Decode.
-type decoded struct{}
+// decoded has every error pass through wire.Decode, and tells of the calls.
+type decoded struct{ observe func(Call) }
 
 // WrapUnary implements connect.Interceptor.
-func (decoded) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+func (d decoded) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		began := time.Now()
 		resp, err := next(ctx, req)
-		return resp, wire.Decode(err)
+		call := Call{Procedure: req.Spec().Procedure, Took: time.Since(began), Err: wire.Decode(err)}
+		if err == nil {
+			call.Answer = resp.Any()
+		}
+		d.observe(call)
+		return resp, call.Err
 	}
 }
 

@@ -85,6 +85,9 @@ func toStats(s hostagent.Stats) *pb.Stats {
 	out := &pb.Stats{Id: s.ID, Time: timestamppb.New(s.Time), CpuMicroseconds: uint64(s.Machine.CPU.Microseconds()),
 		MemoryBytes: uint64(s.Machine.MemoryBytes), MemoryLimitBytes: uint64(s.Machine.MemoryMaxBytes),
 		DiskUsedBytes: uint64(s.Disk.UsedBytes), DiskCapacityBytes: uint64(s.Disk.CapacityBytes), DiskHostBytes: uint64(s.Disk.HostBytes)}
+	if n := s.Network; n != nil {
+		out.Network = &pb.Stats_Network{ReceivedBytes: n.ReceivedBytes, SentBytes: n.SentBytes}
+	}
 	if p := s.Pager; p != nil {
 		out.Pager = &pb.Stats_Pager{CpuMicroseconds: uint64(p.CPU.Microseconds()), MemoryBytes: uint64(p.MemoryBytes), Ended: p.Stats == nil}
 		if c := p.Stats; c != nil {

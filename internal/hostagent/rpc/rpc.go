@@ -27,7 +27,7 @@ const maxMessage = 2 << 20
 // Handler is the agent's calls, and its metrics on /metrics.
 func Handler(a *hostagent.Agent) http.Handler {
 	// Nothing is compressed: it would take CPU time from sandboxes, and let the output of a command that nobody reads grow in buffers.
-	options := []connect.HandlerOption{connect.WithInterceptors(checked{}), connect.WithReadMaxBytes(maxMessage),
+	options := []connect.HandlerOption{connect.WithInterceptors(wire.Checked{}), connect.WithReadMaxBytes(maxMessage),
 		connect.WithCompression("gzip", nil, nil)}
 	mux := http.NewServeMux()
 	mux.Handle(hostagentpbconnect.NewSandboxesServiceHandler(&sandboxes{a}, options...))
@@ -38,47 +38,6 @@ func Handler(a *hostagent.Agent) http.Handler {
 	mux.Handle(hostagentpbconnect.NewHostServiceHandler(&host{a}, options...))
 	mux.Handle("GET /metrics", Metrics(a))
 	return mux
-}
-
-// checked is the interceptor of the package's comment.
-type checked struct{}
-
-// WrapUnary implements connect.Interceptor.
-func (checked) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		if msg, ok := req.Any().(proto.Message); ok {
-			if err := wire.Check(msg); err != nil {
-				return nil, wire.Encode(err)
-			}
-		}
-		resp, err := next(ctx, req)
-		return resp, wire.Encode(err)
-	}
-}
-
-// WrapStreamingHandler implements connect.Interceptor.
-func (checked) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		return wire.Encode(next(ctx, &checkedConn{conn}))
-	}
-}
-
-// WrapStreamingClient implements connect.Interceptor.
-func (checked) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return next
-}
-
-type checkedConn struct{ connect.StreamingHandlerConn }
-
-// Receive implements connect.StreamingHandlerConn.
-func (c *checkedConn) Receive(msg any) error {
-	if err := c.StreamingHandlerConn.Receive(msg); err != nil {
-		return err
-	}
-	if m, ok := msg.(proto.Message); ok {
-		return wire.Encode(wire.Check(m))
-	}
-	return nil
 }
 
 // keyed is a request that may have an idempotency key.

@@ -35,7 +35,7 @@ type Taken struct {
 	UID    int
 }
 
-var _ network.Driver = (*Fake)(nil)
+var _ network.Meter = (*Fake)(nil)
 
 // Taken lists the slots that are taken, by sandbox.
 func (f *Fake) Taken() map[string]Taken {
@@ -133,3 +133,13 @@ func (f *Fake) List(context.Context) ([]string, error) {
 
 // Close implements network.Driver.
 func (f *Fake) Close(context.Context) error { return f.fail("close", "") }
+
+// Usage implements network.Meter: a guest has received two bytes and sent one.
+func (f *Fake) Usage(_ context.Context, sandbox string) (network.Usage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.taken[sandbox]; !ok {
+		return network.Usage{}, fmt.Errorf("network of %s: %w", sandbox, errs.ErrNotFound)
+	}
+	return network.Usage{ReceivedBytes: 2, SentBytes: 1}, nil
+}

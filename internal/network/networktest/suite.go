@@ -50,6 +50,7 @@ func Run(t *testing.T, setup func(t *testing.T) Host) {
 		{"dial", testDial},
 		{"dial nobody", testDialNobody},
 		{"dial two guests", testDialTwo},
+		{"usage", testUsage},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := setup(t)
@@ -331,4 +332,24 @@ func exchange(conn net.Conn) error {
 func Echo(conn net.Conn) {
 	defer conn.Close()
 	_, _ = io.Copy(conn, conn)
+}
+
+func testUsage(t *testing.T, h Host) {
+	meter, ok := h.Driver.(network.Meter)
+	if !ok {
+		return // it need not be one
+	}
+	sandbox, _ := acquire(t, h.Driver)
+	if _, err := meter.Usage(t.Context(), sandbox); err != nil {
+		t.Error(err)
+	}
+	if _, err := meter.Usage(t.Context(), id.New()); !errors.Is(err, errs.ErrNotFound) {
+		t.Errorf("usage of nobody: %v, want ErrNotFound", err)
+	}
+	if err := h.Driver.Release(t.Context(), sandbox); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := meter.Usage(t.Context(), sandbox); !errors.Is(err, errs.ErrNotFound) {
+		t.Errorf("usage of one that is gone: %v, want ErrNotFound", err)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"wrenn.dev/wrenn/internal/server/auth"
 	"wrenn.dev/wrenn/internal/server/contract"
@@ -35,6 +36,8 @@ type Config struct {
 	Extensions *extend.Set
 	// Hosts makes the tokens by which machines join.
 	Hosts *hosts.Hosts
+	// Observe, unless nil, is told of each request that was answered, with the document's id of its operation or "".
+	Observe func(operation string, status int, took time.Duration)
 	// Log gets a line of each request; nil is slog's default.
 	Log *slog.Logger
 }
@@ -72,7 +75,7 @@ func New(c Config) (http.Handler, error) {
 			return nil, err
 		}
 	}
-	return observed(c.Log, routes), nil
+	return observed(c, routes), nil
 }
 
 type requestKey struct{}
@@ -103,5 +106,5 @@ func (s *server) guarded(op *contract.Operation, h http.Handler) http.Handler {
 	h = s.checked(op, h)
 	h = s.permitted(op, h)
 	h = s.audited(op, h)
-	return s.authenticated(op, h)
+	return named(op, s.authenticated(op, h))
 }

@@ -19,8 +19,13 @@ func (s *server) GetSandboxMetrics(ctx context.Context, r rest.GetSandboxMetrics
 	out := rest.GetSandboxMetrics200JSONResponse{SandboxID: r.ID, At: is.GetTime().AsTime(), CPUMicroseconds: number(is.GetCpuMicroseconds()),
 		MemoryBytes: number(is.GetMemoryBytes()), MemoryLimitBytes: number(is.GetMemoryLimitBytes()), DiskUsedBytes: number(is.GetDiskUsedBytes()),
 		DiskCapacityBytes: number(is.GetDiskCapacityBytes()), DiskHostBytes: number(is.GetDiskHostBytes())}
+	if n := is.GetNetwork(); n != nil {
+		received, sent := number(n.GetReceivedBytes()), number(n.GetSentBytes())
+		out.NetworkReceivedBytes, out.NetworkSentBytes = &received, &sent
+	}
 	if p := is.GetPager(); p != nil {
-		out.Pager = &rest.PagerMetrics{CPUMicroseconds: number(p.GetCpuMicroseconds()), MemoryBytes: number(p.GetMemoryBytes()), Faults: number(p.GetFaults()),
+		out.Pager = &rest.PagerMetrics{CPUMicroseconds: number(p.GetCpuMicroseconds()), MemoryBytes: number(p.GetMemoryBytes()),
+			Faults:    number(p.GetFaults()),
 			ReadBytes: number(p.GetReadBytes()), Ended: p.GetEnded()}
 	}
 	return out, nil

@@ -63,6 +63,18 @@ type seen struct {
 	before   func(status int) error
 	replaced bool
 	id       string // the request's
+	// operation is the document's id of what was asked for; empty for a path that is not there.
+	operation string
+}
+
+// named says which operation a request asks for.
+func named(op *contract.Operation, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s, ok := w.(*seen); ok {
+			s.operation = op.ID
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -123,7 +135,7 @@ func requestID(ctx context.Context) string {
 }
 
 // observed gives a request its id and writes its line in the log. The id is always ours: a caller's could be anything.
-func observed(log *slog.Logger, next http.Handler) http.Handler {
+func observed(c Config, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began, name := time.Now(), id.NewOf(id.Request)
 		r = r.WithContext(context.WithValue(r.Context(), requestIDKey{}, name))
@@ -132,8 +144,11 @@ func observed(log *slog.Logger, next http.Handler) http.Handler {
 		defer func() {
 			p := recover()
 			if p != nil && p != http.ErrAbortHandler {
-				log.Error("panic", "request", name, "panic", p, "stack", string(debug.Stack()))
+				c.Log.Error("panic", "request", name, "panic", p, "stack", string(debug.Stack()))
 				writeError(s, r, fmt.Errorf("the server failed at this request"))
+			}
+			if c.Observe != nil {
+				c.Observe(s.operation, s.status, time.Since(began))
 			}
 			level := slog.LevelInfo
 			if s.status >= http.StatusInternalServerError {
@@ -144,7 +159,7 @@ func observed(log *slog.Logger, next http.Handler) http.Handler {
 			if s.err != nil {
 				attrs = append(attrs, slog.String("error", s.err.Error()))
 			}
-			log.LogAttrs(r.Context(), level, "request", attrs...)
+			c.Log.LogAttrs(r.Context(), level, "request", attrs...)
 			if p == http.ErrAbortHandler {
 				panic(p) // its way to cut an answer off
 			}

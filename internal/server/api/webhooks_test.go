@@ -76,7 +76,8 @@ func TestAWebhooksLife(t *testing.T) {
 		t.Errorf("%+v", list[0])
 	}
 	page := as[rest.WebhookDeliveryPage](t, w.do(call{method: "GET", path: "/v1/webhooks/" + id + "/deliveries?limit=1"}), 200)
-	next := as[rest.WebhookDeliveryPage](t, w.do(call{method: "GET", path: "/v1/webhooks/" + id + "/deliveries?limit=1&cursor=" + *page.NextCursor}), 200)
+	next := as[rest.WebhookDeliveryPage](t, w.do(call{method: "GET", path: "/v1/webhooks/" + id + "/deliveries?limit=1&cursor=" + *page.NextCursor}),
+		200)
 	if page.Deliveries[0].ID != list[0].ID || next.Deliveries[0].ID != list[1].ID || next.NextCursor != nil {
 		t.Error(page, next)
 	}
@@ -140,7 +141,8 @@ func TestWebhooksAreTheTeams(t *testing.T) {
 			t.Errorf("%s: %+v", field, e)
 		}
 	}
-	if e := fails(t, w.do(call{method: "PATCH", path: path, body: `{"url":"https://u@receiver.internal/"}`}), 400, rest.InvalidArgument); *e.Field != "url" {
+	if e := fails(t, w.do(call{method: "PATCH", path: path, body: `{"url":"https://u@receiver.internal/"}`}), 400,
+		rest.InvalidArgument); *e.Field != "url" {
 		t.Error(e)
 	}
 }
@@ -149,7 +151,8 @@ func TestWhatASandboxTakes(t *testing.T) {
 	w := newWorld(t, quota.Amount{})
 	sb := w.create(`{"template":"base"}`)
 	m := as[rest.SandboxMetrics](t, w.do(call{method: "GET", path: "/v1/sandboxes/" + sb.ID + "/metrics"}), 200)
-	if m.SandboxID != sb.ID || m.At.IsZero() || m.Pager == nil || m.Pager.Faults != 3 {
+	if m.SandboxID != sb.ID || m.At.IsZero() || m.Pager == nil || m.Pager.Faults != 3 || m.NetworkReceivedBytes == nil || *m.NetworkReceivedBytes != 2 ||
+		*m.NetworkSentBytes != 1 {
 		t.Errorf("%+v", m)
 	}
 	w.do(call{method: "POST", path: "/v1/sandboxes/" + sb.ID + "/pause"})

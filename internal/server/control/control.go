@@ -89,7 +89,7 @@ func NewOp() Op { return Op(id.NewOf(id.Operation)) }
 func (o Op) sandbox() string { return id.As(id.Prefix, string(o)) }
 
 // Named is the id, with a prefix, of something else that an operation makes: asked again, it finds what it made.
-func (o Op) Named(prefix string) string { return prefix + string(o)[len(id.Operation):] }
+func (o Op) Named(prefix string) string { return id.As(prefix, string(o)) }
 
 // Spec is what a sandbox is made of.
 type Spec struct {

@@ -2,12 +2,15 @@ package control
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"wrenn.dev/wrenn/internal/errs"
 	"wrenn.dev/wrenn/internal/hostagent/client"
+	"wrenn.dev/wrenn/internal/server/store"
 	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
@@ -133,8 +136,8 @@ func (c *Control) follow(ctx context.Context, host string, look <-chan struct{})
 				return stream.Err()
 			}
 			all = e.GetGap() != nil
-			if id := e.GetStateChanged().GetSandbox(); id != "" {
-				if err := c.check(ctx, host, agent, id); err != nil {
+			if told := e.GetStateChanged(); told != nil {
+				if err := c.heard(ctx, host, agent, told.GetSandbox(), states[told.GetChange().GetState()]); err != nil {
 					return err
 				}
 			}
@@ -146,6 +149,25 @@ func (c *Control) follow(ctx context.Context, host string, look <-chan struct{})
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// heard looks where an event says, unless there is nothing to be found: a state on the way has another event to come, and so has one that the
+// sandbox has left again; what the row says already, or an operation under way will write, needs no question.
+func (c *Control) heard(ctx context.Context, host string, agent *client.Client, sandbox string, state store.State) error {
+	if (found{state: state}).undecided() {
+		return nil
+	}
+	row, err := c.store.OfHost(ctx, host, sandbox)
+	if errors.Is(err, errs.ErrNotFound) {
+		return nil
+	}
+	if err != nil || row.State == state {
+		return err
+	}
+	if live := row.OpUntil != nil && time.Now().Before(*row.OpUntil); live && !store.Ended(state) && !store.Ended(row.State) {
+		return nil
+	}
+	return c.check(ctx, host, agent, sandbox)
 }
 
 // lookAtAll compares all that the store and the agent have, checks each sandbox of which they say different things, and settles the snapshots that were

@@ -59,7 +59,7 @@ func Start(ctx context.Context, c Config, extensions []extension.Extension) (*Se
 		}
 		taken[name] = true
 		log := c.Log.With("extension", name)
-		parts, err := startOne(ctx, e, extension.Host{Log: log, Database: c.Store.Pool()})
+		parts, err := startOne(ctx, e, extension.Host{Log: log, Database: c.Store.Connections()})
 		if err != nil {
 			return nil, fmt.Errorf("extension %s does not start: %w", name, err)
 		}

@@ -211,7 +211,7 @@ func TestEvents(t *testing.T) {
 	stop := w.serve(e)
 	until(t, "the lease", func() bool {
 		var n int
-		err := w.Pool().QueryRow(t.Context(), `SELECT count(*) FROM places WHERE name = 'ext/log'`).Scan(&n)
+		err := w.Connections().QueryRow(t.Context(), `SELECT count(*) FROM places WHERE name = 'ext/log'`).Scan(&n)
 		return err == nil && n == 1
 	})
 	want := []string{w.happen(), w.happen(), w.happen()}

@@ -4,9 +4,9 @@
 //	err := h.Targets.Check(ctx, url)          // before a webhook is made
 //	go h.Run(ctx)                             // of several servers, one sends
 //
-// An event becomes a delivery for each webhook that gets it, with a body and an id that stay the same at every attempt; the two steps are apart, so that a receiver
-// that is slow holds up nothing but itself. A delivery is sent until it was answered well or is given up. It may come twice: when the server dies
-// after it was sent and before that is written down, and when a receiver takes it and does not say so in time.
+// An event becomes a delivery for each webhook that gets it, with a body and an id that stay the same at every attempt; the two steps are apart, so
+// that a receiver that is slow holds up nothing but itself. A delivery is sent until it was answered well or is given up. It may come twice: when the
+// server dies after it was sent and before that is written down, and when a receiver takes it and does not say so in time.
 //
 // Order: of one sandbox, a message is sent when those before it have been delivered or given up. Of different sandboxes none waits for another.
 package hooks
@@ -17,10 +17,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
-	"slices"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -34,7 +34,7 @@ import (
 
 const (
 	// atOnce bounds how many messages are sent at once, perWebhook those to one webhook, and perFailing those to one that was not reached last.
-	atOnce     = 128
+	atOnce     = 256
 	perWebhook = 4
 	perFailing = 1
 	// eventsAtOnce is how many events are read in one transaction, and gatherTime how long some are waited for to be read together.
@@ -99,13 +99,13 @@ type sending struct {
 	term store.Term
 
 	mu   sync.Mutex
-	busy map[string]string // deliveries, with their webhooks
-	free chan struct{}     // has something when one has ended
+	busy map[string]store.Due // deliveries that are being sent, by id
+	free chan struct{}        // has something when one has ended
 }
 
 // send makes deliveries of events and sends them, until ctx ends.
 func (h *Hooks) send(ctx context.Context, term store.Term) error {
-	s := &sending{Hooks: h, term: term, busy: map[string]string{}, free: make(chan struct{}, 1)}
+	s := &sending{Hooks: h, term: term, busy: map[string]store.Due{}, free: make(chan struct{}, 1)}
 	var running sync.WaitGroup
 	defer running.Wait()
 	poll := time.NewTicker(h.poll)
@@ -136,13 +136,11 @@ func (h *Hooks) send(ctx context.Context, term store.Term) error {
 
 // begin begins to send what is due, as far as there is room, and says how many that were.
 func (s *sending) begin(ctx context.Context, running *sync.WaitGroup) (begun int, err error) {
-	s.mu.Lock()
-	busy := slices.Collect(maps.Keys(s.busy))
-	s.mu.Unlock()
+	busy, full := s.taken()
 	if len(busy) >= atOnce {
 		return 0, nil
 	}
-	due, err := s.store.DueDeliveries(ctx, busy, perWebhook, atOnce)
+	due, err := s.store.DueDeliveries(ctx, busy, full, perWebhook, atOnce)
 	if err != nil {
 		return 0, err
 	}
@@ -159,23 +157,43 @@ func (s *sending) begin(ctx context.Context, running *sync.WaitGroup) (begun int
 	return begun, nil
 }
 
-// take says whether there is room for a delivery, and takes it.
-func (s *sending) take(d store.Due) bool {
+// taken are the deliveries that are being sent, and the webhooks to which no more may be.
+func (s *sending) taken() (busy, full []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for delivery, d := range s.busy {
+		busy = append(busy, delivery)
+		if !s.room(d) {
+			full = append(full, d.WebhookID)
+		}
+	}
+	return busy, full
+}
+
+// room says whether another delivery may be sent to the webhook of d.
+//
+// Preconditions: s.mu is held.
+func (s *sending) room(d store.Due) bool {
 	most, same := perWebhook, 0
 	if d.FailingSince != nil {
 		most = perFailing
 	}
-	for _, webhook := range s.busy {
-		if webhook == d.WebhookID {
+	for _, other := range s.busy {
+		if other.WebhookID == d.WebhookID {
 			same++
 		}
 	}
-	if len(s.busy) >= atOnce || same >= most {
+	return same < most
+}
+
+// take says whether there is room for a delivery, and takes it.
+func (s *sending) take(d store.Due) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.busy) >= atOnce || !s.room(d) {
 		return false
 	}
-	s.busy[d.ID] = d.WebhookID
+	s.busy[d.ID] = d
 	return true
 }
 
@@ -220,8 +238,8 @@ func (s *sending) deliver(ctx context.Context, d store.Due) {
 	}
 }
 
-// post sends a delivery. The error is why it was no success, fit to be told to the webhook's owner: what is behind an address that is not public it does
-// not tell.
+// post sends a delivery. The error is why it was no success, fit to be told to the webhook's owner: what is behind an address that is not public it
+// does not tell.
 func (s *sending) post(ctx context.Context, d store.Due) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTime)
 	defer cancel()
@@ -240,10 +258,7 @@ func (s *sending) post(ctx context.Context, d store.Due) (status int, err error)
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
-		if errors.Is(err, errPrivate) {
-			return 0, errPrivate
-		}
-		return 0, err
+		return 0, told(err)
 	}
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)) // the status says it all
@@ -254,4 +269,24 @@ func (s *sending) post(ctx context.Context, d store.Due) (status int, err error)
 		return resp.StatusCode, fmt.Errorf("it answered %d", resp.StatusCode)
 	}
 	return resp.StatusCode, nil
+}
+
+// told is why no answer came, as far as it is the owner's affair: not which addresses this server has, or which name server it asks.
+func told(err error) error {
+	var dns *net.DNSError
+	var op *net.OpError
+	var send *url.Error
+	switch {
+	case errors.Is(err, errPrivate):
+		return errPrivate
+	case errors.As(err, &dns):
+		return errors.New("its host has no address that can be found")
+	case errors.As(err, &send) && send.Timeout():
+		return fmt.Errorf("it did not answer within %v", attemptTime)
+	case errors.As(err, &op):
+		return fmt.Errorf("%s: %w", op.Op, op.Err)
+	case send != nil:
+		return send.Err
+	}
+	return err
 }

@@ -69,7 +69,8 @@ func (w *world) run() (stop func()) {
 
 func (w *world) hook(url string, states ...store.State) store.Webhook {
 	w.t.Helper()
-	hook, err := w.AddWebhook(w.t.Context(), store.NewWebhook{ID: id.NewOf(id.Webhook), Team: w.team, URL: url, Secret: webhook.NewSecret(), States: states, Active: true})
+	hook, err := w.AddWebhook(w.t.Context(), store.NewWebhook{ID: id.NewOf(id.Webhook), Team: w.team, URL: url, Secret: webhook.NewSecret(),
+		States: states, Active: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -206,7 +207,8 @@ func TestEventsAreSentSigned(t *testing.T) {
 	}
 	w.until("the test came", func() bool { return len(all.all()) == 5 })
 	last := all.all()[4]
-	if err := errors.Join(webhook.Verify(last.header, last.body, time.Now(), hook.Secret), webhook.Verify(last.header, last.body, time.Now(), secret)); err != nil || last.typ != "webhook.test" {
+	if err := errors.Join(webhook.Verify(last.header, last.body, time.Now(), hook.Secret),
+		webhook.Verify(last.header, last.body, time.Now(), secret)); err != nil || last.typ != "webhook.test" {
 		t.Error(err, string(last.body))
 	}
 }
@@ -384,7 +386,8 @@ func TestWhatCanNotBeDeliveredIsGivenUp(t *testing.T) {
 		return err == nil && !h.Active && h.DisabledReason != nil
 	})
 	on := true
-	if h, err := w.UpdateWebhook(t.Context(), w.team, hook.ID, store.WebhookChange{Active: &on}); err != nil || h.DisabledReason != nil || h.FailingSince != nil {
+	if h, err := w.UpdateWebhook(t.Context(), w.team, hook.ID, store.WebhookChange{Active: &on}); err != nil || h.DisabledReason != nil ||
+		h.FailingSince != nil {
 		t.Error(h, err)
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"wrenn.dev/wrenn/internal/publicaddr"
 )
 
-// Targets says where messages may go. Who gives a URL is not trusted with what this server can reach: its own machine, the network behind it, a cloud's
-// metadata service.
+// Targets says where messages may go. Who gives a URL is not trusted with what this server can reach: its own machine, the network behind it, a
+// cloud's metadata service.
 type Targets struct {
 	// Private allows addresses that are not of the public internet, and URLs without TLS.
 	Private bool
@@ -93,14 +93,15 @@ const (
 	maxAnswer = 16 << 10
 )
 
-// client sends to targets alone: a redirect is an answer like any other, and a proxy that the environment names is passed over, because it would be it
-// that connects.
+// client sends to targets alone: a redirect is an answer like any other, and a proxy that the environment names is passed over, because it would be
+// it that connects.
 func (t Targets) client() *http.Client {
 	dialer := &net.Dialer{Timeout: dialTime, Resolver: t.resolver(), ControlContext: t.control}
 	return &http.Client{
 		Timeout:       attemptTime,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{Proxy: nil, DialContext: dialer.DialContext, ForceAttemptHTTP2: true, TLSHandshakeTimeout: dialTime,
-			MaxResponseHeaderBytes: maxHeaderBytes, MaxIdleConnsPerHost: perWebhook, MaxIdleConns: atOnce, IdleConnTimeout: idleTime, DisableCompression: true},
+			MaxResponseHeaderBytes: maxHeaderBytes, MaxIdleConnsPerHost: perWebhook, MaxIdleConns: atOnce,
+			IdleConnTimeout: idleTime, DisableCompression: true},
 	}
 }

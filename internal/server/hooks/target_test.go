@@ -72,7 +72,8 @@ func TestCheck(t *testing.T) {
 		return nil
 	})
 	public, private := Targets{Resolver: resolver}, Targets{Private: true}
-	for _, good := range []string{"https://public.test/", "https://public.test:8443/a?b=c", "https://93.184.216.34", "https://[2606:2800:220:1::1]:443/"} {
+	for _, good := range []string{"https://public.test/", "https://public.test:8443/a?b=c", "https://93.184.216.34",
+		"https://[2606:2800:220:1::1]:443/"} {
 		if err := public.Check(t.Context(), good); err != nil {
 			t.Errorf("%s: %v", good, err)
 		}
@@ -82,9 +83,12 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v", good, err)
 		}
 	}
-	bad := []string{"", "public.test", "/a", "https://", "https:///a", "https://:443/", "http://public.test/", "ftp://public.test", "file:///etc/passwd", "https:public.test",
-		"https://u:p@public.test/", "https://public.test/#a", "https://public.test/" + strings.Repeat("a", maxURL), "https://nobody.test/", "https://half.test/",
-		"https://mapped.test/", "https://127.0.0.1/", "https://localhost/", "https://[::1]/", "https://[::ffff:10.0.0.1]/", "https://[64:ff9b::7f00:1]/", "https://169.254.169.254/latest",
+	bad := []string{"", "public.test", "/a", "https://", "https:///a", "https://:443/", "http://public.test/", "ftp://public.test", "file:///etc/passwd",
+		"https:public.test",
+		"https://u:p@public.test/", "https://public.test/#a", "https://public.test/" + strings.Repeat("a",
+			maxURL), "https://nobody.test/", "https://half.test/",
+		"https://mapped.test/", "https://127.0.0.1/", "https://localhost/", "https://[::1]/", "https://[::ffff:10.0.0.1]/", "https://[64:ff9b::7f00:1]/",
+		"https://169.254.169.254/latest",
 		"https://2130706433/", "https://0x7f.1/", "https://127.1/", "https://0/", "https://[fe80::1%25lo]/", "https://100.64.0.1/", "https://224.0.0.1/"}
 	for _, raw := range bad {
 		var field *errs.FieldError
@@ -121,7 +125,8 @@ func TestANameThatMovesIsNotFollowed(t *testing.T) {
 	}
 	asked.Store(true)
 	s := &sending{Hooks: h}
-	for _, target := range []string{url, strings.Replace(url, "https", "http", 1), "http://127.0.0.1:" + port, "http://[::ffff:127.0.0.1]:" + port, "http://localhost:" + port} {
+	for _, target := range []string{url, strings.Replace(url, "https", "http", 1), "http://127.0.0.1:" + port, "http://[::ffff:127.0.0.1]:" + port,
+		"http://localhost:" + port} {
 		_, err := s.post(t.Context(), store.Due{ID: id.NewOf(id.Delivery), Url: target, Secret: webhook.NewSecret(), Body: "{}"})
 		if !errors.Is(err, errPrivate) || err.Error() != errPrivate.Error() {
 			t.Errorf("%s: %v", target, err)
@@ -137,5 +142,20 @@ func TestProxiesAreNotAsked(t *testing.T) {
 	transport, ok := Targets{}.client().Transport.(*http.Transport)
 	if !ok || transport.Proxy != nil {
 		t.Error("a proxy is asked")
+	}
+}
+
+// TestWhatOwnersAreTold has nothing in it of this server's own network.
+func TestWhatOwnersAreTold(t *testing.T) {
+	w := newWorld(t)
+	h := New(w.Store, Targets{Private: true, Resolver: names(t, func(string) []string { return nil })}, slog.New(slog.DiscardHandler))
+	s := &sending{Hooks: h}
+	cut := newReceiver(t, func(http.ResponseWriter, *http.Request, int) { panic(http.ErrAbortHandler) })
+	for target, want := range map[string]string{"https://nobody.test/": "no address", "http://127.0.0.1:1/": "refused", cut.URL: "EOF",
+		strings.Replace(cut.URL, "http", "https", 1): "HTTP response to HTTPS client"} {
+		_, err := s.post(t.Context(), store.Due{ID: id.NewOf(id.Delivery), Url: target, Secret: webhook.NewSecret(), Body: "{}"})
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "127.0.0.1") {
+			t.Errorf("%s: %v", target, err)
+		}
 	}
 }

@@ -46,6 +46,8 @@ type Config struct {
 	Address string
 	// Lease is how long a host may be silent; zero is DefaultLease.
 	Lease time.Duration
+	// Observe, unless nil, is told of each call of a joined host's agent.
+	Observe func(client.Call)
 	// CertTime is how long certificates are good; zero is a day.
 	CertTime time.Duration
 	// Log is told what happens to hosts; nil is slog's default.
@@ -81,6 +83,9 @@ func New(ctx context.Context, cfg Config) (*Hosts, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(client.Call) {}
 	}
 	if cfg.Lease == 0 {
 		cfg.Lease = DefaultLease
@@ -248,7 +253,7 @@ func (h *Hosts) dial(row db.HostsToWatchRow) *client.Client {
 	case row.KeyHash == nil, row.Address == "":
 		return nil
 	}
-	return client.TLS(row.Address, h.current.Dial(h.authority.Roots(), row.ID))
+	return client.TLS(row.Address, h.current.Dial(h.authority.Roots(), row.ID), client.Observe(h.cfg.Observe))
 }
 
 // Ready is nil when a host is up, and else an ErrUnavailable that says what there is.

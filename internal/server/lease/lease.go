@@ -4,10 +4,10 @@
 //		…                                     // until ctx ends; what is written is written with t
 //	})
 //
-// A lease is a row in the database with an end, by the database's clock, which its holder moves on as long as it lives. A holder that dies loses it when
-// it ends, and another server takes it. One that only stands still, or can't reach the database, is told twice: its context ends by its own
-// clock, before the lease does; and what it writes with its term is refused once the lease has ended, whatever its clock says. What it does
-// elsewhere than in the database may in that moment happen a second time by the next holder.
+// A lease is a row in the database with an end, by the database's clock, which its holder moves on as long as it lives. A holder that dies loses it
+// when it ends, and another server takes it. One that only stands still, or can't reach the database, is told twice: its context ends by its own
+// clock, before the lease does; and what it writes with its term is refused once the lease has ended, whatever its clock says. What it does elsewhere
+// than in the database may in that moment happen a second time by the next holder.
 package lease
 
 import (
@@ -54,8 +54,8 @@ const (
 	maxBackOff   = time.Minute
 )
 
-// Work is done by the lease's holder. Its context ends with the lease; what it returns otherwise is logged, and it is begun again after a while, as it is
-// when it panics.
+// Work is done by the lease's holder. Its context ends with the lease; what it returns otherwise is logged, and it is begun again after a while, as
+// it is when it panics.
 type Work func(ctx context.Context, t store.Term) error
 
 // Run does the work whenever it gets the lease, until ctx ends.

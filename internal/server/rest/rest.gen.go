@@ -918,6 +918,12 @@ type SandboxMetrics struct {
 	MemoryBytes      int64 `json:"memory_bytes"`
 	MemoryLimitBytes int64 `json:"memory_limit_bytes"`
 
+	// NetworkReceivedBytes What the guest has received from the outside since its machine was started or resumed, in frames with their headers. Absent where the host does not tell.
+	NetworkReceivedBytes *int64 `json:"network_received_bytes,omitempty"`
+
+	// NetworkSentBytes What it has sent.
+	NetworkSentBytes *int64 `json:"network_sent_bytes,omitempty"`
+
 	// Pager The process that brings in the memory of a machine that did not boot; absent for one that did.
 	Pager *PagerMetrics `json:"pager,omitempty"`
 

@@ -80,8 +80,8 @@ func migrate(ctx context.Context, pool *pgxpool.Pool) error {
 // Close gives the connections up.
 func (s *Store) Close() { s.pool.Close() }
 
-// Pool is the connections to the database, for who keeps tables of its own there.
-func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+// Connections are those to the database, for who keeps tables of its own there.
+func (s *Store) Connections() *pgxpool.Pool { return s.pool }
 
 // Ping says whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {

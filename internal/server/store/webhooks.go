@@ -48,8 +48,8 @@ type NewWebhook struct {
 	Active                bool
 }
 
-// AddWebhook makes a webhook, which gets what happens from now on. One that was made under the same id before is returned as it is. ErrResourceExhausted
-// when the team has as many as it may.
+// AddWebhook makes a webhook, which gets what happens from now on. One that was made under the same id before is returned as it is.
+// ErrResourceExhausted when the team has as many as it may.
 func (s *Store) AddWebhook(ctx context.Context, n NewWebhook) (Webhook, error) {
 	var w Webhook
 	err := s.inTx(ctx, func(q *db.Queries) (err error) {
@@ -67,7 +67,8 @@ func (s *Store) AddWebhook(ctx context.Context, n NewWebhook) (Webhook, error) {
 		if has >= maxWebhooks {
 			return fmt.Errorf("the team has %d webhooks, and no more are allowed: %w", has, errs.ErrResourceExhausted)
 		}
-		w, err = q.InsertWebhook(ctx, db.InsertWebhookParams{ID: n.ID, TeamID: n.Team, Url: n.URL, Secret: n.Secret, States: list(n.States), Active: n.Active})
+		w, err = q.InsertWebhook(ctx, db.InsertWebhookParams{ID: n.ID, TeamID: n.Team, Url: n.URL, Secret: n.Secret, States: list(n.States),
+			Active: n.Active})
 		return err
 	})
 	return w, err
@@ -162,7 +163,7 @@ func (s *Store) AddTest(ctx context.Context, team, webhook string) (Delivery, er
 	d, err := s.q.InsertTestDelivery(ctx, db.InsertTestDeliveryParams{ID: id.NewOf(id.Delivery), WebhookID: w.ID, Type: testType,
 		Body: message{Type: testType, Timestamp: time.Now().UTC()}.text()})
 	s.tell(err)
-	return d, kind(err)
+	return d, found(err, "webhook", webhook)
 }
 
 // Redeliver has a message sent again, now. ErrNotFound when the webhook has none of that id, ErrFailedPrecondition when it is off.
@@ -222,10 +223,11 @@ func (s *Store) QueueDeliveries(ctx context.Context, t Term, limit int) (events 
 	return events, err
 }
 
-// DueDeliveries returns at most limit deliveries that are to be sent now, and at most each of one webhook, but for those that are being sent.
-func (s *Store) DueDeliveries(ctx context.Context, busy []string, each, limit int) ([]Due, error) {
-	list, err := s.q.DueDeliveries(ctx, db.DueDeliveriesParams{Busy: append([]string{}, busy...), Each: int32(each), Page: int32(limit)})
-	return list, kind(err)
+// DueDeliveries returns at most limit deliveries that are to be sent now, and at most each of one webhook. Those that are being sent are left out,
+// and webhooks that have no room for more.
+func (s *Store) DueDeliveries(ctx context.Context, busy, full []string, each, limit int) ([]Due, error) {
+	due, err := s.q.DueDeliveries(ctx, db.DueDeliveriesParams{Busy: list(busy), NoRoom: list(full), Each: int32(each), Page: int32(limit)})
+	return due, kind(err)
 }
 
 // Attempt is how an attempt to send a delivery ended.
@@ -242,8 +244,8 @@ type Attempt struct {
 	OffAfter time.Duration
 }
 
-// Attempted writes down how an attempt ended. Disabled is why the webhook was switched off by it, if it was. ErrLeaseLost when who tells no longer has the
-// lease: then somebody else will send it again.
+// Attempted writes down how an attempt ended. Disabled is why the webhook was switched off by it, if it was. ErrLeaseLost when who tells no longer
+// has the lease: then somebody else will send it again.
 func (s *Store) Attempted(ctx context.Context, t Term, a Attempt) (disabled string, err error) {
 	p := db.DeliveryEndedParams{State: DeliveryDelivered, ID: a.ID}
 	if a.Status != 0 {
@@ -258,9 +260,12 @@ func (s *Store) Attempted(ctx context.Context, t Term, a Attempt) (disabled stri
 		}
 	}
 	err = s.during(ctx, t, func(q *db.Queries) error {
-		if _, err := q.DeliveryEnded(ctx, p); errors.Is(kind(err), errs.ErrNotFound) {
-			return nil // the webhook was deleted meanwhile
+		if _, err := q.LockWebhook(ctx, a.Webhook); errors.Is(kind(err), errs.ErrNotFound) {
+			return nil // it was deleted meanwhile
 		} else if err != nil {
+			return err
+		}
+		if _, err := q.DeliveryEnded(ctx, p); err != nil && !errors.Is(kind(err), errs.ErrNotFound) {
 			return err
 		}
 		if a.Problem == "" {

@@ -4794,7 +4794,9 @@ type Stats struct {
 	DiskCapacityBytes uint64 `protobuf:"varint,7,opt,name=disk_capacity_bytes,json=diskCapacityBytes,proto3" json:"disk_capacity_bytes,omitempty"`
 	DiskHostBytes     uint64 `protobuf:"varint,8,opt,name=disk_host_bytes,json=diskHostBytes,proto3" json:"disk_host_bytes,omitempty"`
 	// The process that answers page faults; absent for a machine that booted.
-	Pager         *Stats_Pager `protobuf:"bytes,9,opt,name=pager,proto3" json:"pager,omitempty"`
+	Pager *Stats_Pager `protobuf:"bytes,9,opt,name=pager,proto3" json:"pager,omitempty"`
+	// What the guest has exchanged with the outside since its machine's start or resume; absent where the host does not tell.
+	Network       *Stats_Network `protobuf:"bytes,10,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4888,6 +4890,13 @@ func (x *Stats) GetDiskHostBytes() uint64 {
 func (x *Stats) GetPager() *Stats_Pager {
 	if x != nil {
 		return x.Pager
+	}
+	return nil
+}
+
+func (x *Stats) GetNetwork() *Stats_Network {
+	if x != nil {
+		return x.Network
 	}
 	return nil
 }
@@ -5541,6 +5550,59 @@ func (x *Stats_Pager) GetEnded() bool {
 	return false
 }
 
+// Bytes of frames with their headers. What the host says to the guest on its own account is not in them.
+type Stats_Network struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ReceivedBytes uint64                 `protobuf:"varint,1,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	SentBytes     uint64                 `protobuf:"varint,2,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stats_Network) Reset() {
+	*x = Stats_Network{}
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[93]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stats_Network) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stats_Network) ProtoMessage() {}
+
+func (x *Stats_Network) ProtoReflect() protoreflect.Message {
+	mi := &file_hostagent_v1_hostagent_proto_msgTypes[93]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stats_Network.ProtoReflect.Descriptor instead.
+func (*Stats_Network) Descriptor() ([]byte, []int) {
+	return file_hostagent_v1_hostagent_proto_rawDescGZIP(), []int{74, 1}
+}
+
+func (x *Stats_Network) GetReceivedBytes() uint64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
+func (x *Stats_Network) GetSentBytes() uint64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
+}
+
 var File_hostagent_v1_hostagent_proto protoreflect.FileDescriptor
 
 const file_hostagent_v1_hostagent_proto_rawDesc = "" +
@@ -5890,7 +5952,7 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\fStatsRequest\x12\\\n" +
 	"\x03ids\x18\x01 \x03(\tBJ\x92\xcc\x18F\x1a\x11^cl-[0-9a-z]{20}$\".give the id of a sandbox: cl- and 20 of 0-9a-z(\xe8\aR\x03ids\":\n" +
 	"\rStatsResponse\x12)\n" +
-	"\x05stats\x18\x01 \x03(\v2\x13.hostagent.v1.StatsR\x05stats\"\xe9\x04\n" +
+	"\x05stats\x18\x01 \x03(\v2\x13.hostagent.v1.StatsR\x05stats\"\xf1\x05\n" +
 	"\x05Stats\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12)\n" +
@@ -5900,7 +5962,9 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"\x0fdisk_used_bytes\x18\x06 \x01(\x04R\rdiskUsedBytes\x12.\n" +
 	"\x13disk_capacity_bytes\x18\a \x01(\x04R\x11diskCapacityBytes\x12&\n" +
 	"\x0fdisk_host_bytes\x18\b \x01(\x04R\rdiskHostBytes\x12/\n" +
-	"\x05pager\x18\t \x01(\v2\x19.hostagent.v1.Stats.PagerR\x05pager\x1a\xf2\x01\n" +
+	"\x05pager\x18\t \x01(\v2\x19.hostagent.v1.Stats.PagerR\x05pager\x125\n" +
+	"\anetwork\x18\n" +
+	" \x01(\v2\x1b.hostagent.v1.Stats.NetworkR\anetwork\x1a\xf2\x01\n" +
 	"\x05Pager\x12)\n" +
 	"\x10cpu_microseconds\x18\x01 \x01(\x04R\x0fcpuMicroseconds\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x16\n" +
@@ -5909,7 +5973,11 @@ const file_hostagent_v1_hostagent_proto_rawDesc = "" +
 	"read_bytes\x18\x04 \x01(\x04R\treadBytes\x12#\n" +
 	"\rpresent_pages\x18\x05 \x01(\x04R\fpresentPages\x12)\n" +
 	"\x10prefetched_pages\x18\x06 \x01(\x04R\x0fprefetchedPages\x12\x14\n" +
-	"\x05ended\x18\a \x01(\bR\x05ended\"\x10\n" +
+	"\x05ended\x18\a \x01(\bR\x05ended\x1aO\n" +
+	"\aNetwork\x12%\n" +
+	"\x0ereceived_bytes\x18\x01 \x01(\x04R\rreceivedBytes\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\x02 \x01(\x04R\tsentBytes\"\x10\n" +
 	"\x0eMetricsRequest\"%\n" +
 	"\x0fMetricsResponse\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text*\xdd\x01\n" +
@@ -5997,7 +6065,7 @@ func file_hostagent_v1_hostagent_proto_rawDescGZIP() []byte {
 }
 
 var file_hostagent_v1_hostagent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_hostagent_v1_hostagent_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
+var file_hostagent_v1_hostagent_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
 var file_hostagent_v1_hostagent_proto_goTypes = []any{
 	(State)(0),                           // 0: hostagent.v1.State
 	(Expiry)(0),                          // 1: hostagent.v1.Expiry
@@ -6096,16 +6164,17 @@ var file_hostagent_v1_hostagent_proto_goTypes = []any{
 	(*EventsResponse_Gap)(nil),           // 94: hostagent.v1.EventsResponse.Gap
 	(*EventsResponse_KeepAlive)(nil),     // 95: hostagent.v1.EventsResponse.KeepAlive
 	(*Stats_Pager)(nil),                  // 96: hostagent.v1.Stats.Pager
-	(*timestamppb.Timestamp)(nil),        // 97: google.protobuf.Timestamp
+	(*Stats_Network)(nil),                // 97: hostagent.v1.Stats.Network
+	(*timestamppb.Timestamp)(nil),        // 98: google.protobuf.Timestamp
 }
 var file_hostagent_v1_hostagent_proto_depIdxs = []int32{
 	0,  // 0: hostagent.v1.Change.state:type_name -> hostagent.v1.State
-	97, // 1: hostagent.v1.Change.time:type_name -> google.protobuf.Timestamp
+	98, // 1: hostagent.v1.Change.time:type_name -> google.protobuf.Timestamp
 	0,  // 2: hostagent.v1.Sandbox.state:type_name -> hostagent.v1.State
 	4,  // 3: hostagent.v1.Sandbox.changes:type_name -> hostagent.v1.Change
 	81, // 4: hostagent.v1.Sandbox.labels:type_name -> hostagent.v1.Sandbox.LabelsEntry
 	1,  // 5: hostagent.v1.Sandbox.on_expiry:type_name -> hostagent.v1.Expiry
-	97, // 6: hostagent.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
+	98, // 6: hostagent.v1.Sandbox.expires_at:type_name -> google.protobuf.Timestamp
 	82, // 7: hostagent.v1.CreateRequest.labels:type_name -> hostagent.v1.CreateRequest.LabelsEntry
 	1,  // 8: hostagent.v1.CreateRequest.on_expiry:type_name -> hostagent.v1.Expiry
 	5,  // 9: hostagent.v1.CreateResponse.sandbox:type_name -> hostagent.v1.Sandbox
@@ -6137,14 +6206,14 @@ var file_hostagent_v1_hostagent_proto_depIdxs = []int32{
 	40, // 35: hostagent.v1.ListProcessesResponse.processes:type_name -> hostagent.v1.Process
 	32, // 36: hostagent.v1.ResizeRequest.size:type_name -> hostagent.v1.TerminalSize
 	2,  // 37: hostagent.v1.File.type:type_name -> hostagent.v1.FileType
-	97, // 38: hostagent.v1.File.modified:type_name -> google.protobuf.Timestamp
+	98, // 38: hostagent.v1.File.modified:type_name -> google.protobuf.Timestamp
 	47, // 39: hostagent.v1.StatFileResponse.file:type_name -> hostagent.v1.File
 	47, // 40: hostagent.v1.ListFilesResponse.files:type_name -> hostagent.v1.File
 	88, // 41: hostagent.v1.WatchFilesResponse.changed:type_name -> hostagent.v1.WatchFilesResponse.Changed
 	89, // 42: hostagent.v1.WatchFilesResponse.keep_alive:type_name -> hostagent.v1.WatchFilesResponse.KeepAlive
 	90, // 43: hostagent.v1.WriteFileRequest.start:type_name -> hostagent.v1.WriteFileRequest.Start
 	91, // 44: hostagent.v1.WriteFileRequest.end:type_name -> hostagent.v1.WriteFileRequest.End
-	97, // 45: hostagent.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	98, // 45: hostagent.v1.StatusResponse.started_at:type_name -> google.protobuf.Timestamp
 	92, // 46: hostagent.v1.StatusResponse.states:type_name -> hostagent.v1.StatusResponse.StatesEntry
 	66, // 47: hostagent.v1.StatusResponse.used:type_name -> hostagent.v1.Resources
 	66, // 48: hostagent.v1.StatusResponse.limits:type_name -> hostagent.v1.Resources
@@ -6153,79 +6222,80 @@ var file_hostagent_v1_hostagent_proto_depIdxs = []int32{
 	95, // 51: hostagent.v1.EventsResponse.keep_alive:type_name -> hostagent.v1.EventsResponse.KeepAlive
 	71, // 52: hostagent.v1.ListTemplatesResponse.templates:type_name -> hostagent.v1.Template
 	78, // 53: hostagent.v1.StatsResponse.stats:type_name -> hostagent.v1.Stats
-	97, // 54: hostagent.v1.Stats.time:type_name -> google.protobuf.Timestamp
+	98, // 54: hostagent.v1.Stats.time:type_name -> google.protobuf.Timestamp
 	96, // 55: hostagent.v1.Stats.pager:type_name -> hostagent.v1.Stats.Pager
-	3,  // 56: hostagent.v1.WatchFilesResponse.Changed.change:type_name -> hostagent.v1.FileChange
-	4,  // 57: hostagent.v1.EventsResponse.StateChanged.change:type_name -> hostagent.v1.Change
-	8,  // 58: hostagent.v1.SandboxesService.Create:input_type -> hostagent.v1.CreateRequest
-	10, // 59: hostagent.v1.SandboxesService.Get:input_type -> hostagent.v1.GetRequest
-	12, // 60: hostagent.v1.SandboxesService.List:input_type -> hostagent.v1.ListRequest
-	14, // 61: hostagent.v1.SandboxesService.Destroy:input_type -> hostagent.v1.DestroyRequest
-	16, // 62: hostagent.v1.SandboxesService.Pause:input_type -> hostagent.v1.PauseRequest
-	18, // 63: hostagent.v1.SandboxesService.Resume:input_type -> hostagent.v1.ResumeRequest
-	20, // 64: hostagent.v1.SandboxesService.Fork:input_type -> hostagent.v1.ForkRequest
-	23, // 65: hostagent.v1.SandboxesService.SetTTL:input_type -> hostagent.v1.SetTTLRequest
-	26, // 66: hostagent.v1.SnapshotsService.CreateSnapshot:input_type -> hostagent.v1.CreateSnapshotRequest
-	28, // 67: hostagent.v1.SnapshotsService.ListSnapshots:input_type -> hostagent.v1.ListSnapshotsRequest
-	30, // 68: hostagent.v1.SnapshotsService.DeleteSnapshot:input_type -> hostagent.v1.DeleteSnapshotRequest
-	33, // 69: hostagent.v1.ProcessesService.Exec:input_type -> hostagent.v1.ExecRequest
-	36, // 70: hostagent.v1.ProcessesService.Attach:input_type -> hostagent.v1.AttachRequest
-	38, // 71: hostagent.v1.ProcessesService.ListProcesses:input_type -> hostagent.v1.ListProcessesRequest
-	41, // 72: hostagent.v1.ProcessesService.SendInput:input_type -> hostagent.v1.SendInputRequest
-	43, // 73: hostagent.v1.ProcessesService.Signal:input_type -> hostagent.v1.SignalRequest
-	45, // 74: hostagent.v1.ProcessesService.Resize:input_type -> hostagent.v1.ResizeRequest
-	48, // 75: hostagent.v1.FilesService.StatFile:input_type -> hostagent.v1.StatFileRequest
-	50, // 76: hostagent.v1.FilesService.ListFiles:input_type -> hostagent.v1.ListFilesRequest
-	52, // 77: hostagent.v1.FilesService.MakeDir:input_type -> hostagent.v1.MakeDirRequest
-	54, // 78: hostagent.v1.FilesService.MoveFile:input_type -> hostagent.v1.MoveFileRequest
-	56, // 79: hostagent.v1.FilesService.RemoveFile:input_type -> hostagent.v1.RemoveFileRequest
-	58, // 80: hostagent.v1.FilesService.WatchFiles:input_type -> hostagent.v1.WatchFilesRequest
-	60, // 81: hostagent.v1.FilesService.ReadFile:input_type -> hostagent.v1.ReadFileRequest
-	62, // 82: hostagent.v1.FilesService.WriteFile:input_type -> hostagent.v1.WriteFileRequest
-	64, // 83: hostagent.v1.HostService.Status:input_type -> hostagent.v1.StatusRequest
-	67, // 84: hostagent.v1.HostService.Events:input_type -> hostagent.v1.EventsRequest
-	69, // 85: hostagent.v1.HostService.ListTemplates:input_type -> hostagent.v1.ListTemplatesRequest
-	72, // 86: hostagent.v1.HostService.DeleteTemplate:input_type -> hostagent.v1.DeleteTemplateRequest
-	74, // 87: hostagent.v1.HostService.Logs:input_type -> hostagent.v1.LogsRequest
-	76, // 88: hostagent.v1.HostService.Stats:input_type -> hostagent.v1.StatsRequest
-	79, // 89: hostagent.v1.HostService.Metrics:input_type -> hostagent.v1.MetricsRequest
-	9,  // 90: hostagent.v1.SandboxesService.Create:output_type -> hostagent.v1.CreateResponse
-	11, // 91: hostagent.v1.SandboxesService.Get:output_type -> hostagent.v1.GetResponse
-	13, // 92: hostagent.v1.SandboxesService.List:output_type -> hostagent.v1.ListResponse
-	15, // 93: hostagent.v1.SandboxesService.Destroy:output_type -> hostagent.v1.DestroyResponse
-	17, // 94: hostagent.v1.SandboxesService.Pause:output_type -> hostagent.v1.PauseResponse
-	19, // 95: hostagent.v1.SandboxesService.Resume:output_type -> hostagent.v1.ResumeResponse
-	21, // 96: hostagent.v1.SandboxesService.Fork:output_type -> hostagent.v1.ForkResponse
-	24, // 97: hostagent.v1.SandboxesService.SetTTL:output_type -> hostagent.v1.SetTTLResponse
-	27, // 98: hostagent.v1.SnapshotsService.CreateSnapshot:output_type -> hostagent.v1.CreateSnapshotResponse
-	29, // 99: hostagent.v1.SnapshotsService.ListSnapshots:output_type -> hostagent.v1.ListSnapshotsResponse
-	31, // 100: hostagent.v1.SnapshotsService.DeleteSnapshot:output_type -> hostagent.v1.DeleteSnapshotResponse
-	35, // 101: hostagent.v1.ProcessesService.Exec:output_type -> hostagent.v1.ExecResponse
-	37, // 102: hostagent.v1.ProcessesService.Attach:output_type -> hostagent.v1.AttachResponse
-	39, // 103: hostagent.v1.ProcessesService.ListProcesses:output_type -> hostagent.v1.ListProcessesResponse
-	42, // 104: hostagent.v1.ProcessesService.SendInput:output_type -> hostagent.v1.SendInputResponse
-	44, // 105: hostagent.v1.ProcessesService.Signal:output_type -> hostagent.v1.SignalResponse
-	46, // 106: hostagent.v1.ProcessesService.Resize:output_type -> hostagent.v1.ResizeResponse
-	49, // 107: hostagent.v1.FilesService.StatFile:output_type -> hostagent.v1.StatFileResponse
-	51, // 108: hostagent.v1.FilesService.ListFiles:output_type -> hostagent.v1.ListFilesResponse
-	53, // 109: hostagent.v1.FilesService.MakeDir:output_type -> hostagent.v1.MakeDirResponse
-	55, // 110: hostagent.v1.FilesService.MoveFile:output_type -> hostagent.v1.MoveFileResponse
-	57, // 111: hostagent.v1.FilesService.RemoveFile:output_type -> hostagent.v1.RemoveFileResponse
-	59, // 112: hostagent.v1.FilesService.WatchFiles:output_type -> hostagent.v1.WatchFilesResponse
-	61, // 113: hostagent.v1.FilesService.ReadFile:output_type -> hostagent.v1.ReadFileResponse
-	63, // 114: hostagent.v1.FilesService.WriteFile:output_type -> hostagent.v1.WriteFileResponse
-	65, // 115: hostagent.v1.HostService.Status:output_type -> hostagent.v1.StatusResponse
-	68, // 116: hostagent.v1.HostService.Events:output_type -> hostagent.v1.EventsResponse
-	70, // 117: hostagent.v1.HostService.ListTemplates:output_type -> hostagent.v1.ListTemplatesResponse
-	73, // 118: hostagent.v1.HostService.DeleteTemplate:output_type -> hostagent.v1.DeleteTemplateResponse
-	75, // 119: hostagent.v1.HostService.Logs:output_type -> hostagent.v1.LogsResponse
-	77, // 120: hostagent.v1.HostService.Stats:output_type -> hostagent.v1.StatsResponse
-	80, // 121: hostagent.v1.HostService.Metrics:output_type -> hostagent.v1.MetricsResponse
-	90, // [90:122] is the sub-list for method output_type
-	58, // [58:90] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	97, // 56: hostagent.v1.Stats.network:type_name -> hostagent.v1.Stats.Network
+	3,  // 57: hostagent.v1.WatchFilesResponse.Changed.change:type_name -> hostagent.v1.FileChange
+	4,  // 58: hostagent.v1.EventsResponse.StateChanged.change:type_name -> hostagent.v1.Change
+	8,  // 59: hostagent.v1.SandboxesService.Create:input_type -> hostagent.v1.CreateRequest
+	10, // 60: hostagent.v1.SandboxesService.Get:input_type -> hostagent.v1.GetRequest
+	12, // 61: hostagent.v1.SandboxesService.List:input_type -> hostagent.v1.ListRequest
+	14, // 62: hostagent.v1.SandboxesService.Destroy:input_type -> hostagent.v1.DestroyRequest
+	16, // 63: hostagent.v1.SandboxesService.Pause:input_type -> hostagent.v1.PauseRequest
+	18, // 64: hostagent.v1.SandboxesService.Resume:input_type -> hostagent.v1.ResumeRequest
+	20, // 65: hostagent.v1.SandboxesService.Fork:input_type -> hostagent.v1.ForkRequest
+	23, // 66: hostagent.v1.SandboxesService.SetTTL:input_type -> hostagent.v1.SetTTLRequest
+	26, // 67: hostagent.v1.SnapshotsService.CreateSnapshot:input_type -> hostagent.v1.CreateSnapshotRequest
+	28, // 68: hostagent.v1.SnapshotsService.ListSnapshots:input_type -> hostagent.v1.ListSnapshotsRequest
+	30, // 69: hostagent.v1.SnapshotsService.DeleteSnapshot:input_type -> hostagent.v1.DeleteSnapshotRequest
+	33, // 70: hostagent.v1.ProcessesService.Exec:input_type -> hostagent.v1.ExecRequest
+	36, // 71: hostagent.v1.ProcessesService.Attach:input_type -> hostagent.v1.AttachRequest
+	38, // 72: hostagent.v1.ProcessesService.ListProcesses:input_type -> hostagent.v1.ListProcessesRequest
+	41, // 73: hostagent.v1.ProcessesService.SendInput:input_type -> hostagent.v1.SendInputRequest
+	43, // 74: hostagent.v1.ProcessesService.Signal:input_type -> hostagent.v1.SignalRequest
+	45, // 75: hostagent.v1.ProcessesService.Resize:input_type -> hostagent.v1.ResizeRequest
+	48, // 76: hostagent.v1.FilesService.StatFile:input_type -> hostagent.v1.StatFileRequest
+	50, // 77: hostagent.v1.FilesService.ListFiles:input_type -> hostagent.v1.ListFilesRequest
+	52, // 78: hostagent.v1.FilesService.MakeDir:input_type -> hostagent.v1.MakeDirRequest
+	54, // 79: hostagent.v1.FilesService.MoveFile:input_type -> hostagent.v1.MoveFileRequest
+	56, // 80: hostagent.v1.FilesService.RemoveFile:input_type -> hostagent.v1.RemoveFileRequest
+	58, // 81: hostagent.v1.FilesService.WatchFiles:input_type -> hostagent.v1.WatchFilesRequest
+	60, // 82: hostagent.v1.FilesService.ReadFile:input_type -> hostagent.v1.ReadFileRequest
+	62, // 83: hostagent.v1.FilesService.WriteFile:input_type -> hostagent.v1.WriteFileRequest
+	64, // 84: hostagent.v1.HostService.Status:input_type -> hostagent.v1.StatusRequest
+	67, // 85: hostagent.v1.HostService.Events:input_type -> hostagent.v1.EventsRequest
+	69, // 86: hostagent.v1.HostService.ListTemplates:input_type -> hostagent.v1.ListTemplatesRequest
+	72, // 87: hostagent.v1.HostService.DeleteTemplate:input_type -> hostagent.v1.DeleteTemplateRequest
+	74, // 88: hostagent.v1.HostService.Logs:input_type -> hostagent.v1.LogsRequest
+	76, // 89: hostagent.v1.HostService.Stats:input_type -> hostagent.v1.StatsRequest
+	79, // 90: hostagent.v1.HostService.Metrics:input_type -> hostagent.v1.MetricsRequest
+	9,  // 91: hostagent.v1.SandboxesService.Create:output_type -> hostagent.v1.CreateResponse
+	11, // 92: hostagent.v1.SandboxesService.Get:output_type -> hostagent.v1.GetResponse
+	13, // 93: hostagent.v1.SandboxesService.List:output_type -> hostagent.v1.ListResponse
+	15, // 94: hostagent.v1.SandboxesService.Destroy:output_type -> hostagent.v1.DestroyResponse
+	17, // 95: hostagent.v1.SandboxesService.Pause:output_type -> hostagent.v1.PauseResponse
+	19, // 96: hostagent.v1.SandboxesService.Resume:output_type -> hostagent.v1.ResumeResponse
+	21, // 97: hostagent.v1.SandboxesService.Fork:output_type -> hostagent.v1.ForkResponse
+	24, // 98: hostagent.v1.SandboxesService.SetTTL:output_type -> hostagent.v1.SetTTLResponse
+	27, // 99: hostagent.v1.SnapshotsService.CreateSnapshot:output_type -> hostagent.v1.CreateSnapshotResponse
+	29, // 100: hostagent.v1.SnapshotsService.ListSnapshots:output_type -> hostagent.v1.ListSnapshotsResponse
+	31, // 101: hostagent.v1.SnapshotsService.DeleteSnapshot:output_type -> hostagent.v1.DeleteSnapshotResponse
+	35, // 102: hostagent.v1.ProcessesService.Exec:output_type -> hostagent.v1.ExecResponse
+	37, // 103: hostagent.v1.ProcessesService.Attach:output_type -> hostagent.v1.AttachResponse
+	39, // 104: hostagent.v1.ProcessesService.ListProcesses:output_type -> hostagent.v1.ListProcessesResponse
+	42, // 105: hostagent.v1.ProcessesService.SendInput:output_type -> hostagent.v1.SendInputResponse
+	44, // 106: hostagent.v1.ProcessesService.Signal:output_type -> hostagent.v1.SignalResponse
+	46, // 107: hostagent.v1.ProcessesService.Resize:output_type -> hostagent.v1.ResizeResponse
+	49, // 108: hostagent.v1.FilesService.StatFile:output_type -> hostagent.v1.StatFileResponse
+	51, // 109: hostagent.v1.FilesService.ListFiles:output_type -> hostagent.v1.ListFilesResponse
+	53, // 110: hostagent.v1.FilesService.MakeDir:output_type -> hostagent.v1.MakeDirResponse
+	55, // 111: hostagent.v1.FilesService.MoveFile:output_type -> hostagent.v1.MoveFileResponse
+	57, // 112: hostagent.v1.FilesService.RemoveFile:output_type -> hostagent.v1.RemoveFileResponse
+	59, // 113: hostagent.v1.FilesService.WatchFiles:output_type -> hostagent.v1.WatchFilesResponse
+	61, // 114: hostagent.v1.FilesService.ReadFile:output_type -> hostagent.v1.ReadFileResponse
+	63, // 115: hostagent.v1.FilesService.WriteFile:output_type -> hostagent.v1.WriteFileResponse
+	65, // 116: hostagent.v1.HostService.Status:output_type -> hostagent.v1.StatusResponse
+	68, // 117: hostagent.v1.HostService.Events:output_type -> hostagent.v1.EventsResponse
+	70, // 118: hostagent.v1.HostService.ListTemplates:output_type -> hostagent.v1.ListTemplatesResponse
+	73, // 119: hostagent.v1.HostService.DeleteTemplate:output_type -> hostagent.v1.DeleteTemplateResponse
+	75, // 120: hostagent.v1.HostService.Logs:output_type -> hostagent.v1.LogsResponse
+	77, // 121: hostagent.v1.HostService.Stats:output_type -> hostagent.v1.StatsResponse
+	80, // 122: hostagent.v1.HostService.Metrics:output_type -> hostagent.v1.MetricsResponse
+	91, // [91:123] is the sub-list for method output_type
+	59, // [59:91] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_hostagent_v1_hostagent_proto_init() }
@@ -6262,7 +6332,7 @@ func file_hostagent_v1_hostagent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hostagent_v1_hostagent_proto_rawDesc), len(file_hostagent_v1_hostagent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   93,
+			NumMessages:   94,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

@@ -154,7 +154,7 @@ func (q *Queries) GetAuthority(ctx context.Context) (Authority, error) {
 }
 
 const getHost = `-- name: GetHost :one
-SELECT id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes FROM hosts WHERE id = $1
+SELECT id, address, created_at, state, draining, key_hash, lease_until, reported_at, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes FROM hosts WHERE id = $1
 `
 
 func (q *Queries) GetHost(ctx context.Context, id string) (Host, error) {
@@ -168,6 +168,7 @@ func (q *Queries) GetHost(ctx context.Context, id string) (Host, error) {
 		&i.Draining,
 		&i.KeyHash,
 		&i.LeaseUntil,
+		&i.ReportedAt,
 		&i.Version,
 		&i.Boot,
 		&i.MaxSandboxes,
@@ -223,7 +224,7 @@ func (q *Queries) GiveUp(ctx context.Context, arg GiveUpParams) (Sandbox, error)
 }
 
 const hostByKey = `-- name: HostByKey :one
-SELECT id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes FROM hosts WHERE key_hash = $1 AND state <> 'removed'
+SELECT id, address, created_at, state, draining, key_hash, lease_until, reported_at, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes FROM hosts WHERE key_hash = $1 AND state <> 'removed'
 `
 
 func (q *Queries) HostByKey(ctx context.Context, keyHash []byte) (Host, error) {
@@ -237,6 +238,7 @@ func (q *Queries) HostByKey(ctx context.Context, keyHash []byte) (Host, error) {
 		&i.Draining,
 		&i.KeyHash,
 		&i.LeaseUntil,
+		&i.ReportedAt,
 		&i.Version,
 		&i.Boot,
 		&i.MaxSandboxes,
@@ -252,7 +254,7 @@ func (q *Queries) HostByKey(ctx context.Context, keyHash []byte) (Host, error) {
 }
 
 const hostSettled = `-- name: HostSettled :exec
-UPDATE hosts SET state = 'up' WHERE id = $1 AND state = 'joining' AND lease_until > now()
+UPDATE hosts SET state = 'up' WHERE id = $1 AND state = 'joining' AND lease_until > now() AND reported_at IS NOT NULL
 `
 
 func (q *Queries) HostSettled(ctx context.Context, id string) error {
@@ -340,7 +342,7 @@ func (q *Queries) InsertAuthority(ctx context.Context, arg InsertAuthorityParams
 }
 
 const insertHost = `-- name: InsertHost :one
-INSERT INTO hosts (id, address, key_hash, lease_until) VALUES ($1, '', $2, now() + $3::interval) RETURNING id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
+INSERT INTO hosts (id, address, key_hash, lease_until) VALUES ($1, '', $2, now() + $3::interval) RETURNING id, address, created_at, state, draining, key_hash, lease_until, reported_at, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
 `
 
 type InsertHostParams struct {
@@ -360,6 +362,7 @@ func (q *Queries) InsertHost(ctx context.Context, arg InsertHostParams) (Host, e
 		&i.Draining,
 		&i.KeyHash,
 		&i.LeaseUntil,
+		&i.ReportedAt,
 		&i.Version,
 		&i.Boot,
 		&i.MaxSandboxes,
@@ -424,7 +427,7 @@ func (q *Queries) InsertToken(ctx context.Context, arg InsertTokenParams) (JoinT
 }
 
 const listHosts = `-- name: ListHosts :many
-SELECT id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes FROM hosts WHERE id > $1 AND ($2::bool OR state <> 'removed') ORDER BY id LIMIT $3::int
+SELECT id, address, created_at, state, draining, key_hash, lease_until, reported_at, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes FROM hosts WHERE id > $1 AND ($2::bool OR state <> 'removed') ORDER BY id LIMIT $3::int
 `
 
 type ListHostsParams struct {
@@ -450,6 +453,7 @@ func (q *Queries) ListHosts(ctx context.Context, arg ListHostsParams) ([]Host, e
 			&i.Draining,
 			&i.KeyHash,
 			&i.LeaseUntil,
+			&i.ReportedAt,
 			&i.Version,
 			&i.Boot,
 			&i.MaxSandboxes,
@@ -474,7 +478,7 @@ func (q *Queries) ListHosts(ctx context.Context, arg ListHostsParams) ([]Host, e
 const localHost = `-- name: LocalHost :one
 INSERT INTO hosts (id, address) VALUES ($1, $2)
 ON CONFLICT (address) WHERE key_hash IS NULL AND state <> 'removed' DO UPDATE SET address = excluded.address
-RETURNING id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
+RETURNING id, address, created_at, state, draining, key_hash, lease_until, reported_at, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
 `
 
 type LocalHostParams struct {
@@ -493,6 +497,7 @@ func (q *Queries) LocalHost(ctx context.Context, arg LocalHostParams) (Host, err
 		&i.Draining,
 		&i.KeyHash,
 		&i.LeaseUntil,
+		&i.ReportedAt,
 		&i.Version,
 		&i.Boot,
 		&i.MaxSandboxes,
@@ -508,7 +513,7 @@ func (q *Queries) LocalHost(ctx context.Context, arg LocalHostParams) (Host, err
 }
 
 const lockHost = `-- name: LockHost :one
-SELECT id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes FROM hosts WHERE id = $1 FOR UPDATE
+SELECT id, address, created_at, state, draining, key_hash, lease_until, reported_at, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes FROM hosts WHERE id = $1 FOR UPDATE
 `
 
 func (q *Queries) LockHost(ctx context.Context, id string) (Host, error) {
@@ -522,6 +527,7 @@ func (q *Queries) LockHost(ctx context.Context, id string) (Host, error) {
 		&i.Draining,
 		&i.KeyHash,
 		&i.LeaseUntil,
+		&i.ReportedAt,
 		&i.Version,
 		&i.Boot,
 		&i.MaxSandboxes,
@@ -592,7 +598,7 @@ func (q *Queries) LookedAtLeases(ctx context.Context, hosts string) error {
 const loseHosts = `-- name: LoseHosts :many
 UPDATE hosts SET state = 'lost'
 WHERE state IN ('up', 'joining') AND lease_until < now() AND CASE WHEN $1::text = '' THEN key_hash IS NOT NULL ELSE id = $1 END
-RETURNING id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
+RETURNING id, address, created_at, state, draining, key_hash, lease_until, reported_at, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
 `
 
 func (q *Queries) LoseHosts(ctx context.Context, hostID string) ([]Host, error) {
@@ -612,6 +618,7 @@ func (q *Queries) LoseHosts(ctx context.Context, hostID string) ([]Host, error) 
 			&i.Draining,
 			&i.KeyHash,
 			&i.LeaseUntil,
+			&i.ReportedAt,
 			&i.Version,
 			&i.Boot,
 			&i.MaxSandboxes,
@@ -708,7 +715,7 @@ func (q *Queries) ProlongLeases(ctx context.Context, arg ProlongLeasesParams) er
 }
 
 const removeHost = `-- name: RemoveHost :one
-UPDATE hosts SET state = 'removed', key_hash = NULL, address = '' WHERE id = $1 RETURNING id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
+UPDATE hosts SET state = 'removed', key_hash = NULL, address = '' WHERE id = $1 RETURNING id, address, created_at, state, draining, key_hash, lease_until, reported_at, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
 `
 
 func (q *Queries) RemoveHost(ctx context.Context, id string) (Host, error) {
@@ -722,6 +729,7 @@ func (q *Queries) RemoveHost(ctx context.Context, id string) (Host, error) {
 		&i.Draining,
 		&i.KeyHash,
 		&i.LeaseUntil,
+		&i.ReportedAt,
 		&i.Version,
 		&i.Boot,
 		&i.MaxSandboxes,
@@ -737,11 +745,11 @@ func (q *Queries) RemoveHost(ctx context.Context, id string) (Host, error) {
 }
 
 const report = `-- name: Report :one
-UPDATE hosts SET lease_until = now() + $1::interval, address = $2, version = $3, boot = $4,
+UPDATE hosts SET lease_until = now() + $1::interval, reported_at = now(), address = $2, version = $3, boot = $4,
     max_sandboxes = $5, max_vcpus = $6, max_memory_mib = $7, max_disk_bytes = $8,
     state = CASE WHEN state = 'lost' THEN 'joining' ELSE state END
 WHERE id = $9 AND state <> 'removed'
-RETURNING id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
+RETURNING id, address, created_at, state, draining, key_hash, lease_until, reported_at, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
 `
 
 type ReportParams struct {
@@ -777,6 +785,7 @@ func (q *Queries) Report(ctx context.Context, arg ReportParams) (Host, error) {
 		&i.Draining,
 		&i.KeyHash,
 		&i.LeaseUntil,
+		&i.ReportedAt,
 		&i.Version,
 		&i.Boot,
 		&i.MaxSandboxes,
@@ -797,7 +806,7 @@ SELECT count(*)::integer AS hosts,
     coalesce(max(CASE WHEN max_vcpus = 0 THEN 2147483647 ELSE max_vcpus - reserved_vcpus END) FILTER (WHERE has), 0)::integer AS vcpus,
     coalesce(max(CASE WHEN max_memory_mib = 0 THEN 9223372036854775807 ELSE max_memory_mib - reserved_memory_mib END) FILTER (WHERE has), 0)::bigint AS memory_mib,
     coalesce(max(CASE WHEN max_disk_bytes = 0 THEN 9223372036854775807 ELSE max_disk_bytes - reserved_disk_bytes END) FILTER (WHERE has), 0)::bigint AS disk_bytes
-FROM (SELECT id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes, $1::text <> '' OR EXISTS (SELECT FROM host_templates t WHERE t.host_id = hosts.id AND t.name = $2) AS has FROM hosts) h
+FROM (SELECT id, address, created_at, state, draining, key_hash, lease_until, reported_at, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes, $1::text <> '' OR EXISTS (SELECT FROM host_templates t WHERE t.host_id = hosts.id AND t.name = $2) AS has FROM hosts) h
 WHERE state = 'up' AND ($1::text = '' OR id = $1) AND NOT draining
 `
 
@@ -859,7 +868,7 @@ func (q *Queries) SandboxesOfLostHosts(ctx context.Context) ([]string, error) {
 }
 
 const setDraining = `-- name: SetDraining :one
-UPDATE hosts SET draining = $1 WHERE id = $2 AND state <> 'removed' RETURNING id, address, created_at, state, draining, key_hash, lease_until, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
+UPDATE hosts SET draining = $1 WHERE id = $2 AND state <> 'removed' RETURNING id, address, created_at, state, draining, key_hash, lease_until, reported_at, version, boot, max_sandboxes, max_vcpus, max_memory_mib, max_disk_bytes, reserved_sandboxes, reserved_vcpus, reserved_memory_mib, reserved_disk_bytes
 `
 
 type SetDrainingParams struct {
@@ -878,6 +887,7 @@ func (q *Queries) SetDraining(ctx context.Context, arg SetDrainingParams) (Host,
 		&i.Draining,
 		&i.KeyHash,
 		&i.LeaseUntil,
+		&i.ReportedAt,
 		&i.Version,
 		&i.Boot,
 		&i.MaxSandboxes,

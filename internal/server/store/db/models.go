@@ -65,6 +65,7 @@ type Host struct {
 	Draining          bool
 	KeyHash           []byte
 	LeaseUntil        time.Time
+	ReportedAt        *time.Time
 	Version           string
 	Boot              string
 	MaxSandboxes      int32

@@ -174,14 +174,15 @@ FROM webhooks w CROSS JOIN LATERAL (
             WHERE b.webhook_id = p.webhook_id AND b.sandbox_id = p.sandbox_id AND b.state = 'pending' AND b.seq < p.seq)
     ORDER BY p.seq LIMIT $2::int
 ) d
-WHERE w.active
-ORDER BY d.seq LIMIT $3::int
+WHERE w.active AND NOT w.id = ANY ($3::text[])
+ORDER BY d.seq LIMIT $4::int
 `
 
 type DueDeliveriesParams struct {
-	Busy []string
-	Each int32
-	Page int32
+	Busy   []string
+	Each   int32
+	NoRoom []string
+	Page   int32
 }
 
 type DueDeliveriesRow struct {
@@ -197,9 +198,14 @@ type DueDeliveriesRow struct {
 	FailingSince *time.Time
 }
 
-// Of each webhook the first that may be sent: a message about a sandbox waits for those before it.
+// Of each webhook that has room the first that may be sent: a message about a sandbox waits for those before it.
 func (q *Queries) DueDeliveries(ctx context.Context, arg DueDeliveriesParams) ([]DueDeliveriesRow, error) {
-	rows, err := q.db.Query(ctx, dueDeliveries, arg.Busy, arg.Each, arg.Page)
+	rows, err := q.db.Query(ctx, dueDeliveries,
+		arg.Busy,
+		arg.Each,
+		arg.NoRoom,
+		arg.Page,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -348,23 +354,24 @@ func (q *Queries) InsertDeliveries(ctx context.Context, arg InsertDeliveriesPara
 }
 
 const insertTestDelivery = `-- name: InsertTestDelivery :one
-INSERT INTO webhook_deliveries (id, webhook_id, type, body, state, next_attempt_at) VALUES ($1, $2, $3, $4, 'pending', now())
+INSERT INTO webhook_deliveries (id, webhook_id, type, body, state, next_attempt_at)
+SELECT $1::text, w.id, $2::text, $3::text, 'pending', now() FROM webhooks w WHERE w.id = $4 FOR KEY SHARE
 RETURNING id, seq, webhook_id, tx, event_id, sandbox_id, type, body, state, attempts, next_attempt_at, last_attempt_at, last_status, last_error, created_at, asked_at
 `
 
 type InsertTestDeliveryParams struct {
 	ID        string
-	WebhookID string
 	Type      string
 	Body      string
+	WebhookID string
 }
 
 func (q *Queries) InsertTestDelivery(ctx context.Context, arg InsertTestDeliveryParams) (WebhookDelivery, error) {
 	row := q.db.QueryRow(ctx, insertTestDelivery,
 		arg.ID,
-		arg.WebhookID,
 		arg.Type,
 		arg.Body,
+		arg.WebhookID,
 	)
 	var i WebhookDelivery
 	err := row.Scan(
@@ -518,6 +525,18 @@ func (q *Queries) ListWebhooks(ctx context.Context, arg ListWebhooksParams) ([]W
 		return nil, err
 	}
 	return items, nil
+}
+
+const lockWebhook = `-- name: LockWebhook :one
+SELECT id FROM webhooks WHERE id = $1 FOR NO KEY UPDATE
+`
+
+// Before its deliveries, as a delete of it does.
+func (q *Queries) LockWebhook(ctx context.Context, id string) (string, error) {
+	row := q.db.QueryRow(ctx, lockWebhook, id)
+	var id_2 string
+	err := row.Scan(&id_2)
+	return id_2, err
 }
 
 const redeliver = `-- name: Redeliver :one

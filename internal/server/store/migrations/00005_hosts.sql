@@ -26,6 +26,8 @@ ALTER TABLE hosts DROP CONSTRAINT hosts_address_key,
     ADD key_hash     bytea UNIQUE,
     -- Until when it may be silent.
     ADD lease_until  timestamptz NOT NULL DEFAULT now(),
+    -- When it said last what it has; null before the first time.
+    ADD reported_at  timestamptz,
     ADD version      text NOT NULL DEFAULT '',
     ADD boot         text NOT NULL DEFAULT '',
     -- What its sandboxes may take together; 0 is no limit.
@@ -155,6 +157,6 @@ DROP INDEX sandboxes_with_host;
 ALTER TABLE sandboxes DROP awake, DROP with_host;
 DROP TABLE lease_watch, host_templates, join_tokens, authority;
 DROP INDEX hosts_local;
-ALTER TABLE hosts DROP state, DROP draining, DROP key_hash, DROP lease_until, DROP version, DROP boot,
+ALTER TABLE hosts DROP state, DROP draining, DROP key_hash, DROP lease_until, DROP reported_at, DROP version, DROP boot,
     DROP max_sandboxes, DROP max_vcpus, DROP max_memory_mib, DROP max_disk_bytes,
     DROP reserved_sandboxes, DROP reserved_vcpus, DROP reserved_memory_mib, DROP reserved_disk_bytes, ADD UNIQUE (address);

@@ -38,14 +38,14 @@ INSERT INTO host_templates (host_id, name, template_id, vcpus, memory_mib, disk_
 VALUES (@host_id, @name, @template_id, @vcpus, @memory_mib, @disk_bytes);
 
 -- name: Report :one
-UPDATE hosts SET lease_until = now() + @lease::interval, address = @address, version = @version, boot = @boot,
+UPDATE hosts SET lease_until = now() + @lease::interval, reported_at = now(), address = @address, version = @version, boot = @boot,
     max_sandboxes = @max_sandboxes, max_vcpus = @max_vcpus, max_memory_mib = @max_memory_mib, max_disk_bytes = @max_disk_bytes,
     state = CASE WHEN state = 'lost' THEN 'joining' ELSE state END
 WHERE id = @id AND state <> 'removed'
 RETURNING *;
 
 -- name: HostSettled :exec
-UPDATE hosts SET state = 'up' WHERE id = @id AND state = 'joining' AND lease_until > now();
+UPDATE hosts SET state = 'up' WHERE id = @id AND state = 'joining' AND lease_until > now() AND reported_at IS NOT NULL;
 
 -- name: SetDraining :one
 UPDATE hosts SET draining = @draining WHERE id = @id AND state <> 'removed' RETURNING *;

@@ -32,7 +32,8 @@ DELETE FROM webhooks WHERE id = @id AND team_id = @team_id;
 SELECT * FROM webhook_deliveries WHERE webhook_id = @webhook_id AND seq < @before ORDER BY seq DESC LIMIT @page::int;
 
 -- name: InsertTestDelivery :one
-INSERT INTO webhook_deliveries (id, webhook_id, type, body, state, next_attempt_at) VALUES (@id, @webhook_id, @type, @body, 'pending', now())
+INSERT INTO webhook_deliveries (id, webhook_id, type, body, state, next_attempt_at)
+SELECT @id::text, w.id, @type::text, @body::text, 'pending', now() FROM webhooks w WHERE w.id = @webhook_id FOR KEY SHARE
 RETURNING *;
 
 -- name: Redeliver :one
@@ -60,7 +61,7 @@ ORDER BY d.tx, d.event_id
 ON CONFLICT (webhook_id, tx, event_id) DO NOTHING;
 
 -- name: DueDeliveries :many
--- Of each webhook the first that may be sent: a message about a sandbox waits for those before it.
+-- Of each webhook that has room the first that may be sent: a message about a sandbox waits for those before it.
 SELECT d.id, d.webhook_id, d.body, d.attempts, d.asked_at, w.url, w.secret, w.old_secret, w.old_until, w.failing_since
 FROM webhooks w CROSS JOIN LATERAL (
     SELECT * FROM webhook_deliveries p
@@ -69,8 +70,12 @@ FROM webhooks w CROSS JOIN LATERAL (
             WHERE b.webhook_id = p.webhook_id AND b.sandbox_id = p.sandbox_id AND b.state = 'pending' AND b.seq < p.seq)
     ORDER BY p.seq LIMIT @each::int
 ) d
-WHERE w.active
+WHERE w.active AND NOT w.id = ANY (@no_room::text[])
 ORDER BY d.seq LIMIT @page::int;
+
+-- name: LockWebhook :one
+-- Before its deliveries, as a delete of it does.
+SELECT id FROM webhooks WHERE id = @id FOR NO KEY UPDATE;
 
 -- name: DeliveryEnded :one
 UPDATE webhook_deliveries SET state = @state, attempts = attempts + 1, last_attempt_at = now(), last_status = sqlc.narg('status'), last_error = sqlc.narg('error'),
