@@ -24,7 +24,6 @@ type term struct {
 	conn  *websocket.Conn
 	pid   int64
 	shown string
-	end   *rest.TerminalEvent
 }
 
 // dial opens a WebSocket.
