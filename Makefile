@@ -125,6 +125,7 @@ generate: ## make the generated code anew, and put what is new in the protos int
 	@go run ./tools/buf generate && go run ./tools/buf baseline && go run ./tools/sqlc generate
 	@go run ./tools/openapi
 	@go tool -modfile=tools/tool.mod oapi-codegen -config openapi/oapi-codegen.yaml -o internal/server/rest/rest.gen.go openapi/wrenn.json
+	@go tool -modfile=tools/tool.mod oapi-codegen -config openapi/oapi-client.yaml -o client/internal/rest/rest.gen.go openapi/wrenn.json
 
 .PHONY: fmt
 fmt: ## format Go and proto files

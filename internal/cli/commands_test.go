@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -68,6 +69,16 @@ func TestCreateGetAndList(t *testing.T) {
 	}
 }
 
+// before is the number before an agent's event.
+func before(t *testing.T, id string) string {
+	t.Helper()
+	n, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strconv.FormatUint(n-1, 10)
+}
+
 func TestShell(t *testing.T) {
 	serveAgent(t)
 	id := made(t)
@@ -107,7 +118,7 @@ func TestLogsStatsAndEvents(t *testing.T) {
 	if last.Sandbox != id || last.State != "paused" || last.Reason != "wrenn pause" || last.Time.IsZero() {
 		t.Errorf("%+v", last)
 	}
-	_, out, _ = wrenn(t, "", "events", "--no-follow", "--after", fmt.Sprint(last.ID-1))
+	_, out, _ = wrenn(t, "", "events", "--no-follow", "--after", before(t, last.ID))
 	if strings.Count(out, "\n") != 1 || !strings.Contains(out, id+"  paused: wrenn pause") {
 		t.Error(out)
 	}
@@ -117,7 +128,7 @@ func TestLogsStatsAndEvents(t *testing.T) {
 	if _, out, _ := wrenn(t, "", "events", "--no-follow", "--after", "1"); !strings.Contains(out, "are missing") {
 		t.Error(out)
 	}
-	for _, args := range [][]string{{"events", "x"}, {"events", "--past", "--after", "7"}, {"logs", "--only", "x", id}, {"logs", "--bytes", "0", id}, {"stats", "x"}} {
+	for _, args := range [][]string{{"events", "x"}, {"events", "--past", "--after", "7"}, {"events", "--after", "1.2"}, {"logs", "--only", "x", id}, {"logs", "--bytes", "0", id}, {"stats", "x"}} {
 		if code, _, errOut := wrenn(t, "", args...); code != exitUsage || errOut == "" {
 			t.Errorf("%v: %d, %q", args, code, errOut)
 		}

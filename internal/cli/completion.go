@@ -9,18 +9,17 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"wrenn.dev/wrenn/internal/hostagent/client"
 	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
 // completer says what an argument may be, given those before it. A shell asks at each press of the key: it is quick, and silent when
 // nothing is known.
-type completer func(c *client.Client, cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
+type completer func(r remote, cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
 
 // completers are those of the commands, by their paths; a command that is not here takes no argument that could be completed.
 var completers = map[string]completer{
 	"exec": first(running), "shell": first(running), "pause": first(running), "fork": first(running), "snapshot create": first(running),
-	"resume": first(inState(pb.State_STATE_PAUSED)), "get": first(anySandbox), "logs": first(anySandbox), "events": first(anySandbox),
+	"resume": first(inState("paused")), "get": first(anySandbox), "logs": first(anySandbox), "events": first(anySandbox),
 	"rm": anySandbox, "stats": running, "snapshot rm": anySnapshot, "cp": paths,
 }
 
@@ -56,7 +55,7 @@ func mustFind(root *cobra.Command, where string) *cobra.Command {
 	return cmd
 }
 
-// function asks the agent, if there is one.
+// function asks who has the sandboxes, if somebody does.
 func (f completer) function(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 	ctx := cmd.Context()
 	if ctx == nil {
@@ -65,65 +64,67 @@ func (f completer) function(cmd *cobra.Command, args []string, begun string) ([]
 	ctx, cancel := context.WithTimeout(ctx, completeTime)
 	defer cancel()
 	cmd.SetContext(ctx)
-	c := agentOf(cmd)
-	if c != nil {
-		defer c.Close()
+	r, err := findRemote(cmd)
+	if err != nil {
+		return f(nil, cmd, args, begun)
 	}
-	return f(c, cmd, args, begun)
+	defer r.close()
+	return f(r, cmd, args, begun)
 }
 
 // first completes the first argument alone.
 func first(f completer) completer {
-	return func(c *client.Client, cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	return func(r remote, cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
-		return f(c, cmd, args, begun)
+		return f(r, cmd, args, begun)
 	}
 }
 
 func words(list ...string) completer {
-	return func(*client.Client, *cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(remote, *cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return list, noFiles
 	}
 }
 
 var (
 	anySandbox = inState()
-	running    = inState(pb.State_STATE_RUNNING)
+	running    = inState("running")
 )
 
 // inState completes ids of sandboxes, with what they are beside them; no states are all. Ids that are given already are not offered.
-func inState(states ...pb.State) completer {
-	return func(c *client.Client, cmd *cobra.Command, args []string, begun string) (list []string, _ cobra.ShellCompDirective) {
-		if c == nil {
+func inState(states ...string) completer {
+	return func(r remote, cmd *cobra.Command, args []string, begun string) (list []string, _ cobra.ShellCompDirective) {
+		if r == nil {
 			return nil, noFiles
 		}
-		_ = eachSandbox(cmd.Context(), c, func(s *pb.Sandbox) { // as far as it came
-			if strings.HasPrefix(s.GetId(), begun) && !slices.Contains(args, s.GetId()) && (len(states) == 0 || slices.Contains(states, s.GetState())) {
-				v := viewSandbox(s)
+		known, _ := collect(nil, r.list(cmd.Context())) // as far as it came
+		for _, v := range known {
+			if strings.HasPrefix(v.ID, begun) && !slices.Contains(args, v.ID) && (len(states) == 0 || slices.Contains(states, v.State)) {
 				list = append(list, v.ID+"\t"+v.State+" from "+v.origin())
 			}
-		})
+		}
 		return list, noFiles
 	}
 }
 
-func anySnapshot(c *client.Client, cmd *cobra.Command, args []string, begun string) (list []string, _ cobra.ShellCompDirective) {
-	if c == nil {
+func anySnapshot(r remote, cmd *cobra.Command, args []string, begun string) (list []string, _ cobra.ShellCompDirective) {
+	if r == nil {
 		return nil, noFiles
 	}
-	_ = eachSnapshot(cmd.Context(), c, func(s *pb.Snapshot) {
-		if strings.HasPrefix(s.GetName(), begun) && !slices.Contains(args, s.GetName()) {
-			list = append(list, s.GetName())
+	known, _ := collect(nil, r.snapshots(cmd.Context()))
+	for _, v := range known {
+		if strings.HasPrefix(v.Name, begun) && !slices.Contains(args, v.Name) {
+			list = append(list, v.Name)
 		}
-	})
+	}
 	return list, noFiles
 }
 
 // paths completes the paths of 'wrenn cp': ids with a colon, then what is in the sandbox. All others are this machine's.
-func paths(c *client.Client, cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
-	if c == nil || len(args) > 1 {
+func paths(r remote, cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+	if r == nil || len(args) > 1 {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	at, inGuest := place(begun)
@@ -131,7 +132,7 @@ func paths(c *client.Client, cmd *cobra.Command, args []string, begun string) ([
 		if !strings.HasPrefix(begun, "cl-") {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
-		list, _ := running(c, cmd, args, begun)
+		list, _ := running(r, cmd, args, begun)
 		for i, one := range list {
 			name, what, _ := strings.Cut(one, "\t")
 			list[i] = name + ":\t" + what
@@ -144,7 +145,7 @@ func paths(c *client.Client, cmd *cobra.Command, args []string, begun string) ([
 		folder = "."
 	}
 	user, _ := cmd.Flags().GetString("user")
-	entries, err := guestFiles{c, at.id, user}.List(cmd.Context(), folder)
+	entries, err := r.files(at.id, user).List(cmd.Context(), folder)
 	if err != nil {
 		return nil, noFiles
 	}

@@ -9,15 +9,12 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"wrenn.dev/wrenn/internal/cli/transfer"
 	"wrenn.dev/wrenn/internal/errs"
-	"wrenn.dev/wrenn/internal/hostagent/client"
 	"wrenn.dev/wrenn/internal/id"
-	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
 // copyFlags are what `wrenn cp` takes.
@@ -40,7 +37,7 @@ special files in a folder are left out, and named on standard error.
 
 The sandbox is not trusted: whatever it lists, nothing is made but below the destination, and no more is taken than --limit.
 
-It needs an agent.`,
+It needs an agent or a server.`,
 		Example: `  wrenn cp ./project cl-0123456789abcdefghij:              to project in the home of the guest's user
   wrenn cp cl-0123456789abcdefghij:/tmp/out ./results
   wrenn cp cl-0123456789abcdefghij:/etc/os-release -       to standard output
@@ -57,7 +54,7 @@ It needs an agent.`,
 				return err
 			}
 			j.limit = limit
-			return withAgent(cmd, j.run)
+			return withRemote(cmd, j.run)
 		},
 	}
 	fl := cmd.Flags()
@@ -118,20 +115,20 @@ func place(arg string) (guestPath, bool) {
 	return guestPath{sandbox, path}, true
 }
 
-func (j *copyJob) run(ctx context.Context, c *client.Client) error {
+func (j *copyJob) run(ctx context.Context, r remote) error {
 	if j.limit == 0 && !j.toGuest {
-		resp, err := c.Sandboxes.Get(ctx, connect.NewRequest(&pb.GetRequest{Id: j.sandbox}))
+		sb, err := r.get(ctx, j.sandbox)
 		if err != nil {
 			return err
 		}
-		j.limit = int64(resp.Msg.GetSandbox().GetDiskBytes())
+		j.limit = sb.DiskBytes
 	}
 	options := transfer.Options{Bytes: j.limit}
 	if !j.quiet && isTerminalOut(j.s.err) {
 		j.meter = &meter{w: j.s.err, began: time.Now()}
 		options.Moved = j.meter.moved
 	}
-	result, err := j.copy(ctx, guestFiles{c, j.sandbox, j.user}, options)
+	result, err := j.copy(ctx, r.files(j.sandbox, j.user), options)
 	j.meter.done()
 	for _, skipped := range result.Skipped {
 		fmt.Fprintf(j.s.err, "wrenn: left out %q: %s\n", skipped.Path, skipped.Reason)
@@ -149,7 +146,7 @@ func (j *copyJob) run(ctx context.Context, c *client.Client) error {
 	return nil
 }
 
-func (j *copyJob) copy(ctx context.Context, g guestFiles, o transfer.Options) (transfer.Result, error) {
+func (j *copyJob) copy(ctx context.Context, g transfer.Guest, o transfer.Options) (transfer.Result, error) {
 	switch {
 	case j.toGuest && j.standard:
 		return transfer.Store(ctx, g, j.s.in, j.there, o)
@@ -159,48 +156,6 @@ func (j *copyJob) copy(ctx context.Context, g guestFiles, o transfer.Options) (t
 		return transfer.Content(ctx, g, j.there, j.s.out, o)
 	}
 	return transfer.Download(ctx, g, j.there, j.here, o)
-}
-
-// guestFiles are a sandbox's files through the agent.
-type guestFiles struct {
-	c        *client.Client
-	id, user string
-}
-
-// Stat implements transfer.Guest.
-func (g guestFiles) Stat(ctx context.Context, path string) (*pb.File, error) {
-	resp, err := g.c.Files.StatFile(ctx, connect.NewRequest(&pb.StatFileRequest{Id: g.id, User: g.user, Path: path}))
-	if err != nil {
-		return nil, err
-	}
-	return resp.Msg.GetFile(), nil
-}
-
-// List implements transfer.Guest.
-func (g guestFiles) List(ctx context.Context, path string) ([]*pb.File, error) {
-	resp, err := g.c.Files.ListFiles(ctx, connect.NewRequest(&pb.ListFilesRequest{Id: g.id, User: g.user, Path: path, Depth: 1}))
-	if err != nil {
-		return nil, err
-	}
-	return resp.Msg.GetFiles(), nil
-}
-
-// MakeDir implements transfer.Guest.
-func (g guestFiles) MakeDir(ctx context.Context, path string) error {
-	_, err := g.c.Files.MakeDir(ctx, connect.NewRequest(&pb.MakeDirRequest{Id: g.id, User: g.user, Path: path}))
-	return err
-}
-
-// Read implements transfer.Guest.
-func (g guestFiles) Read(ctx context.Context, path string, length uint64, w io.Writer) error {
-	_, err := g.c.ReadFile(ctx, &pb.ReadFileRequest{Id: g.id, User: g.user, Path: path, Length: length}, w)
-	return err
-}
-
-// Write implements transfer.Guest.
-func (g guestFiles) Write(ctx context.Context, path string, mode uint32, r io.Reader) error {
-	_, err := g.c.WriteFile(ctx, &pb.WriteFileRequest_Start{Id: g.id, User: g.user, Path: path, Mode: &mode}, r)
-	return err
 }
 
 func isTerminalOut(w io.Writer) bool {

@@ -1,18 +1,16 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"wrenn.dev/wrenn/internal/errs"
-	"wrenn.dev/wrenn/internal/hostagent/client"
 	"wrenn.dev/wrenn/internal/sandbox"
-	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
 // createFlags are what `wrenn create` takes.
@@ -29,7 +27,7 @@ func newCreate(s streams, host *hostFlags) *cobra.Command {
 		Use:   "create",
 		Short: "Start a sandbox and leave it running; print its id",
 		Long: `Create starts a sandbox from a template or a snapshot and prints its id as soon as its guest answers. It runs until
-'wrenn rm', or, through an agent, until it was idle for its --ttl: commands, shells, copies and connections are activity.`,
+'wrenn rm', or, through an agent or a server, until it was idle for its --ttl: commands, shells, copies and connections are activity.`,
 		Example: `  id=$(wrenn create)                               from the template 'base'
   wrenn exec $id -- python3 --version
   wrenn rm $id
@@ -40,9 +38,9 @@ func newCreate(s streams, host *hostFlags) *cobra.Command {
 	}
 	f.register(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.ttl, "ttl", "", "how long it may be idle, such as 30m (default: for ever); needs an agent")
-	fl.StringVar(&f.onExpiry, "on-expiry", "destroy", "what becomes of it then: destroy or pause; needs an agent")
-	fl.StringArrayVar(&f.labels, "label", nil, "a label, NAME=VALUE; may be given again; needs an agent")
+	fl.StringVar(&f.ttl, "ttl", "", "how long it may be idle, such as 30m (default: for ever); needs an agent or a server")
+	fl.StringVar(&f.onExpiry, "on-expiry", "destroy", "what becomes of it then: destroy or pause; needs an agent or a server")
+	fl.StringArrayVar(&f.labels, "label", nil, "a label, NAME=VALUE; may be given again; needs an agent or a server")
 	fl.BoolVar(&f.progress, "progress", false, "say on standard error what each step took")
 	fl.BoolVar(&f.asJSON, "json", false, "print JSON")
 	return cmd
@@ -53,18 +51,19 @@ func runCreate(cmd *cobra.Command, s streams, host *hostFlags, f *createFlags) e
 	if err != nil {
 		return err
 	}
-	req, err := f.request(spec)
+	w, err := f.wish(spec)
 	if err != nil {
 		return err
 	}
-	c, none := findAgent(cmd)
 	var made sandboxView
+	r, err := findRemote(cmd)
+	var none *noAgent
 	switch {
-	case none == nil:
-		defer c.Close()
-		made, err = createThere(cmd, s, c, spec, req, f)
-	case f.ttl != "" || len(f.labels) > 0 || cmd.Flags().Changed("on-expiry"):
-		return none
+	case err == nil:
+		defer r.close()
+		made, err = createThere(cmd, s, r, w, f)
+	case !errors.As(err, &none) || f.ttl != "" || len(f.labels) > 0 || cmd.Flags().Changed("on-expiry"):
+		return err
 	default:
 		made, err = createHere(cmd, s, host, spec, f)
 	}
@@ -78,48 +77,43 @@ func runCreate(cmd *cobra.Command, s streams, host *hostFlags, f *createFlags) e
 	return err
 }
 
-// request reads the flags that are the agent's.
-func (f *createFlags) request(spec sandbox.Spec) (*pb.CreateRequest, error) {
-	req := createRequest(spec)
-	ttl, err := parseDuration("--ttl", f.ttl)
-	if err != nil {
-		return nil, err
+// wish reads the flags that only an agent or a server takes.
+func (f *createFlags) wish(spec sandbox.Spec) (wish, error) {
+	w := wish{Spec: spec, onExpiry: f.onExpiry}
+	var err error
+	if w.ttl, err = parseDuration("--ttl", f.ttl); err != nil {
+		return w, err
 	}
-	if ttl > math.MaxInt32*time.Second || ttl > 0 && ttl < time.Second {
-		return nil, errs.Field("--ttl", fmt.Sprintf("%v is out of range", ttl), "give 1s to a year, or leave it out")
+	if w.ttl > math.MaxInt32*time.Second || w.ttl > 0 && w.ttl < time.Second {
+		return w, errs.Field("--ttl", fmt.Sprintf("%v is out of range", w.ttl), "give 1s to a year, or leave it out")
 	}
-	req.TtlSeconds = uint32(ttl.Seconds())
-	switch f.onExpiry {
-	case "destroy":
-		req.OnExpiry = pb.Expiry_EXPIRY_DESTROY
-	case "pause":
-		req.OnExpiry = pb.Expiry_EXPIRY_PAUSE
-	default:
-		return nil, errs.Field("--on-expiry", fmt.Sprintf("%q is nothing to do", f.onExpiry), "give destroy or pause")
+	w.ttl = w.ttl.Truncate(time.Second)
+	if f.onExpiry != "destroy" && f.onExpiry != "pause" {
+		return w, errs.Field("--on-expiry", fmt.Sprintf("%q is nothing to do", f.onExpiry), "give destroy or pause")
 	}
 	for _, label := range f.labels {
 		k, v, ok := strings.Cut(label, "=")
 		if !ok || k == "" {
-			return nil, errs.Field("--label", fmt.Sprintf("%q is none", label), "give NAME=VALUE")
+			return w, errs.Field("--label", fmt.Sprintf("%q is none", label), "give NAME=VALUE")
 		}
-		if req.Labels == nil {
-			req.Labels = map[string]string{}
+		if w.labels == nil {
+			w.labels = map[string]string{}
 		}
-		req.Labels[k] = v
+		w.labels[k] = v
 	}
-	return req, nil
+	return w, nil
 }
 
-func createThere(cmd *cobra.Command, s streams, c *client.Client, spec sandbox.Spec, req *pb.CreateRequest, f *createFlags) (sandboxView, error) {
+func createThere(cmd *cobra.Command, s streams, r remote, w wish, f *createFlags) (sandboxView, error) {
 	ctx, _, stop := newStopper(cmd.Context())
 	defer stop()
 	began := time.Now()
-	resp, err := c.Sandboxes.Create(ctx, connect.NewRequest(req))
+	made, steps, err := r.create(ctx, w)
 	if err != nil {
-		return sandboxView{}, originMissing(spec, err)
+		return sandboxView{}, originMissing(w.Spec, err)
 	}
-	progress{on: f.progress, w: s.err}.phases(resp.Msg.GetSandbox().GetId()+" answers", began, resp.Msg.GetPhases())
-	return viewSandbox(resp.Msg.GetSandbox()), nil
+	progress{on: f.progress, w: s.err}.steps(made.ID+" answers", began, steps)
+	return made, nil
 }
 
 func createHere(cmd *cobra.Command, s streams, host *hostFlags, spec sandbox.Spec, f *createFlags) (sandboxView, error) {

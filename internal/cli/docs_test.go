@@ -36,12 +36,18 @@ var jsonExamples = func() map[string]any {
 			ReadBytes: 30 << 20, PresentPages: 7680, PrefetchedPages: 6000}}
 	return map[string]any{
 		"create": sb, "get": sb, "ls": []sandboxView{sb}, "stats": []statsView{stats}, "logs": logsView{"login:", "Firecracker v1.12.1"},
-		"snapshot ls": []snapshotView{{"ready", "bd-0123456789abcdefghij"}},
-		"events":      eventView{ID: 1795517295093633, Sandbox: sb.ID, State: "paused", Time: at, Reason: "wrenn pause"},
+		"snapshot ls": []snapshotView{{Name: "ready", Build: "bd-0123456789abcdefghij"}, {Name: "ready", Sandbox: sb.ID, Template: "base", CreatedAt: &at}},
+		"events":      eventView{ID: "1795517295093633", Sandbox: sb.ID, State: "paused", Time: at, Reason: "wrenn pause"},
 		"cp":          transfer.Result{Files: 2, Folders: 1, Bytes: 5120, Skipped: []transfer.Skipped{{Path: "in/link", Reason: "a symbolic link"}}},
 		"fork":        []outcomeView{{Name: sb.ID}, {Error: "the host's limit of 8 vcpus is reached: resource exhausted"}}, "rm": []outcomeView{{Name: sb.ID}},
-		"snapshot rm": []outcomeView{{Name: "ready", Error: "snapshot ready is in use: failed precondition"}},
-		"host check":  hostcheck.Report{Fit: true, Items: []hostcheck.Item{{Name: "kvm", State: "ok", Detail: "it runs a guest"}}},
+		"template ls": []templateView{{"base", "tp-0123456789abcdefghij", 1, 512}},
+		"context ls":  []contextView{{Name: "local"}, {"work", "https://wrenn.example.org", true}}, "context rm": []outcomeView{{Name: "work"}},
+		"context show": targetView{"https://wrenn.example.org", `context "work"`},
+		"key create":   keyView{Key: "wrenn_…", ID: "ky-0123456789abcdefghij", Name: "ci", Prefix: "wrenn_0123", Scopes: []string{"read"}, CreatedAt: at, ExpiresAt: &at},
+		"key ls":       []keyView{{ID: "ky-0123456789abcdefghij", Name: "ci", Prefix: "wrenn_0123", Scopes: []string{"read"}, CreatedAt: at, LastUsedAt: &at}},
+		"key revoke":   []outcomeView{{Name: "ky-0123456789abcdefghij"}},
+		"snapshot rm":  []outcomeView{{Name: "ready", Error: "snapshot ready is in use: failed precondition"}},
+		"host check":   hostcheck.Report{Fit: true, Items: []hostcheck.Item{{Name: "kvm", State: "ok", Detail: "it runs a guest"}}},
 		"agent status": statusView{Version: "v1.0.0", StartedAt: at, Boot: "9f0a…", States: map[string]uint32{"running": 3, "paused": 1}, Operations: 1,
 			Used: amountView{3, 3, 1536, 8 << 30}, Limits: amountView{0, 0, 48 << 10, 500 << 30}, LastEvent: 1795517295093633},
 	}

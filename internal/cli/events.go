@@ -7,18 +7,15 @@ import (
 	"io"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"wrenn.dev/wrenn/internal/errs"
-	"wrenn.dev/wrenn/internal/hostagent/client"
 	"wrenn.dev/wrenn/internal/id"
-	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
 // eventView is a change of state of a sandbox, or the word that events before it are missing.
 type eventView struct {
-	ID      uint64    `json:"id"`
+	ID      string    `json:"id"`
 	Sandbox string    `json:"sandbox,omitempty"`
 	State   string    `json:"state,omitempty"`
 	Time    time.Time `json:"time,omitzero"`
@@ -26,11 +23,16 @@ type eventView struct {
 	Gap     bool      `json:"gap,omitempty"`
 }
 
+// eventQuery chooses events.
+type eventQuery struct {
+	past, end   bool   // from the oldest there is; to the last there is now
+	after, only string // after this event; of this sandbox
+}
+
 // eventFlags are what `wrenn events` takes.
 type eventFlags struct {
-	asJSON, past, end bool
-	after             uint64
-	only              string
+	eventQuery
+	asJSON bool
 }
 
 func newEvents(s streams) *cobra.Command {
@@ -38,11 +40,11 @@ func newEvents(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events [ID]",
 		Short: "Tell of every change of state of sandboxes, with its reason, as it happens",
-		Long: `Events tells of changes of state as they happen, until Ctrl-C: of all sandboxes, or of one. The number that each begins with goes on
-rising when the agent is restarted; --after takes it, to go on where another call ended. The agent keeps the last 16384 events of
-its own time; where some are missing, it says so.
+		Long: `Events tells of changes of state as they happen, until Ctrl-C: of all sandboxes, or of one. --after takes what an event begins with, to
+go on where another call ended. An agent numbers its events, also beyond its own restart, and keeps the last 16384 of its own time; where some are
+missing, it says so. A server keeps them in its database, under names of its own.
 
-With --json, each event is one line. It needs an agent.`,
+With --json, each event is one line. It needs an agent or a server.`,
 		Example: `  wrenn events
   wrenn events --past --no-follow cl-0123456789abcdefghij
   wrenn events --json | jq -r 'select(.state == "failed") | "\(.sandbox): \(.reason)"'`,
@@ -54,10 +56,20 @@ With --json, each event is one line. It needs an agent.`,
 				}
 				f.only = args[0]
 			}
-			if f.past && f.after > 0 {
+			if f.past && f.after != "" {
 				return errs.Field("--past", "--after is given as well", "give one of them")
 			}
-			err := withAgent(cmd, func(ctx context.Context, c *client.Client) error { return f.follow(ctx, s.out, c) })
+			err := withRemote(cmd, func(ctx context.Context, r remote) error {
+				for v, err := range r.events(ctx, f.eventQuery) {
+					if err != nil {
+						return err
+					}
+					if err := f.print(s.out, v); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
 			if errors.Is(err, errInterrupted) {
 				return nil // that is how it ends
 			}
@@ -66,62 +78,21 @@ With --json, each event is one line. It needs an agent.`,
 	}
 	fl := cmd.Flags()
 	fl.BoolVar(&f.asJSON, "json", false, "print JSON, one event a line")
-	fl.BoolVar(&f.past, "past", false, "begin with the oldest that the agent has")
+	fl.BoolVar(&f.past, "past", false, "begin with the oldest that there is")
 	fl.BoolVar(&f.end, "no-follow", false, "end with the last that there is now")
-	fl.Uint64Var(&f.after, "after", 0, "begin after this event")
+	fl.StringVar(&f.after, "after", "", "begin after this event")
 	return cmd
 }
 
-// follow prints events.
-func (f *eventFlags) follow(ctx context.Context, w io.Writer, c *client.Client) error {
-	status, err := c.Host.Status(ctx, connect.NewRequest(&pb.StatusRequest{}))
-	if err != nil {
-		return err
-	}
-	req := &pb.EventsRequest{After: f.after}
-	if f.past {
-		req.After = 1 // before all: the agent says so, and begins with what it has
-	}
-	stream, err := c.Host.Events(ctx, connect.NewRequest(req))
-	if err != nil {
-		return err
-	}
-	defer stream.Close()
-	for stream.Receive() {
-		msg := stream.Msg()
-		if err := f.print(w, msg); err != nil {
-			return err
-		}
-		// All sandboxes' events are asked for, so that the last one there is is seen to come.
-		if f.end && msg.GetGap() == nil && msg.GetId() >= status.Msg.GetLastEvent() {
-			return nil
-		}
-	}
-	return stream.Err()
-}
-
-func (f *eventFlags) print(w io.Writer, msg *pb.EventsResponse) error {
-	v := eventView{ID: msg.GetId()}
-	switch {
-	case msg.GetStateChanged() != nil:
-		if f.only != "" && msg.GetStateChanged().GetSandbox() != f.only {
-			return nil
-		}
-		change := viewChange(msg.GetStateChanged().GetChange())
-		v.Sandbox, v.State, v.Time, v.Reason = msg.GetStateChanged().GetSandbox(), change.State, change.Time, change.Reason
-	case msg.GetGap() != nil && !f.past:
-		v.Gap = true
-	default:
-		return nil
-	}
+func (f *eventFlags) print(w io.Writer, v eventView) error {
 	var err error
 	switch {
 	case f.asJSON:
 		err = printJSON(w, v)
 	case v.Gap:
-		_, err = fmt.Fprintf(w, "%d  events before this one are missing\n", v.ID)
+		_, err = fmt.Fprintf(w, "%s  events before this one are missing\n", v.ID)
 	default:
-		_, err = fmt.Fprintf(w, "%d  %s  %s  %s: %s\n", v.ID, clock(v.Time), v.Sandbox, v.State, v.Reason)
+		_, err = fmt.Fprintf(w, "%s  %s  %s  %s: %s\n", v.ID, clock(v.Time), v.Sandbox, v.State, v.Reason)
 	}
 	return err
 }

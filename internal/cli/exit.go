@@ -21,7 +21,7 @@ const (
 
 // exitHelp is the part of the help that tells them.
 const exitHelp = `Exit codes: the command's own; 2 bad input, nothing was made; 124 the timeout ended the command;
-125 wrenn itself failed, or no agent answers where one is needed; 126 permission denied; 128+N signal N ended the command.`
+125 wrenn itself failed, or no agent or server answers where one is needed; 126 permission denied; 128+N signal N ended the command.`
 
 // exitCode carries the code of a command that ran: there is nothing to print.
 type exitCode int

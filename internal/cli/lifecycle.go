@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,13 +10,10 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
-	"wrenn.dev/wrenn/internal/hostagent/client"
 	"wrenn.dev/wrenn/internal/sandbox"
 	"wrenn.dev/wrenn/internal/vmm"
-	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
 const giveID = "give the id of a sandbox; 'wrenn ls' lists them"
@@ -193,17 +191,27 @@ func newSnapshotCreate(s streams, host *hostFlags) *cobra.Command {
 	return cmd
 }
 
-// snapshotView is a snapshot as it is printed.
+// snapshotView is a snapshot as it is printed. What it is on the host, the host knows; where it comes from, a server.
 type snapshotView struct {
-	Name  string `json:"name"`
-	Build string `json:"build"`
+	Name      string     `json:"name"`
+	Build     string     `json:"build,omitempty"`
+	Sandbox   string     `json:"sandbox,omitempty"`
+	Template  string     `json:"template,omitempty"`
+	CreatedAt *time.Time `json:"created_at,omitempty"`
+}
+
+func (v snapshotView) created() time.Time {
+	if v.CreatedAt == nil {
+		return time.Time{}
+	}
+	return *v.CreatedAt
 }
 
 func newSnapshotList(s streams, host *hostFlags) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "ls",
-		Short: "List the snapshots of this machine",
+		Short: "List the snapshots",
 		Example: `  wrenn snapshot ls
   wrenn snapshot ls --json | jq -r '.[].name'`,
 		Args: usage(cobra.NoArgs, "give none"),
@@ -216,9 +224,9 @@ func newSnapshotList(s streams, host *hostFlags) *cobra.Command {
 				return printJSON(s.out, list)
 			}
 			w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tBUILD")
+			fmt.Fprintln(w, "NAME\tBUILD\tSANDBOX\tSINCE")
 			for _, v := range list {
-				fmt.Fprintf(w, "%s\t%s\n", v.Name, v.Build)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", v.Name, cmp.Or(v.Build, "-"), cmp.Or(v.Sandbox, "-"), clock(v.created()))
 			}
 			return w.Flush()
 		},
@@ -227,40 +235,23 @@ func newSnapshotList(s streams, host *hostFlags) *cobra.Command {
 	return cmd
 }
 
-// snapshots lists all, by the agent if there is one.
-func snapshots(cmd *cobra.Command, host *hostFlags) ([]snapshotView, error) {
-	list := []snapshotView{}
-	if c := agentOf(cmd); c != nil {
-		defer c.Close()
-		err := eachSnapshot(cmd.Context(), c, func(s *pb.Snapshot) { list = append(list, snapshotView{s.GetName(), s.GetBuild()}) })
-		return list, err
-	}
-	parts, err := host.parts()
-	if err != nil {
-		return nil, err
-	}
-	names, err := parts.Manager.Snapshots()
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		list = append(list, snapshotView{name, names[name]})
-	}
-	return list, err
-}
-
-// eachSnapshot goes through the agent's snapshots, page by page.
-func eachSnapshot(ctx context.Context, c *client.Client, do func(*pb.Snapshot)) error {
-	req := &pb.ListSnapshotsRequest{PageSize: 1000}
-	for {
-		resp, err := c.Snapshots.ListSnapshots(ctx, connect.NewRequest(req))
+// snapshots lists all, by a server or the agent if there is one.
+func snapshots(cmd *cobra.Command, host *hostFlags) (list []snapshotView, _ error) {
+	list = []snapshotView{}
+	return list, either(cmd, func(r remote) (err error) {
+		list, err = collect(list, r.snapshots(cmd.Context()))
+		return err
+	}, func() error {
+		parts, err := host.parts()
 		if err != nil {
 			return err
 		}
-		for _, s := range resp.Msg.GetSnapshots() {
-			do(s)
+		names, err := parts.Manager.Snapshots()
+		for _, name := range slices.Sorted(maps.Keys(names)) {
+			list = append(list, snapshotView{Name: name, Build: names[name]})
 		}
-		if req.PageToken = resp.Msg.GetNextPageToken(); req.PageToken == "" {
-			return nil
-		}
-	}
+		return err
+	})
 }
 
 func newSnapshotRemove(s streams, host *hostFlags) *cobra.Command {

@@ -1,26 +1,22 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-
-	"wrenn.dev/wrenn/internal/hostagent/client"
-	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
 func newList(s streams, host *hostFlags) *cobra.Command {
 	var asJSON, quiet bool
 	cmd := &cobra.Command{
 		Use:   "ls",
-		Short: "List the sandboxes of this machine",
+		Short: "List the sandboxes",
 		Example: `  wrenn ls
   wrenn rm $(wrenn ls -q)                          remove them all
   wrenn ls --json | jq -r '.[] | select(.state == "paused") | .id'`,
@@ -46,40 +42,34 @@ func newList(s streams, host *hostFlags) *cobra.Command {
 	return cmd
 }
 
-// sandboxes lists all, by the agent if there is one.
-func sandboxes(cmd *cobra.Command, host *hostFlags) ([]sandboxView, error) {
-	list := []sandboxView{}
-	if c := agentOf(cmd); c != nil {
-		defer c.Close()
-		err := eachSandbox(cmd.Context(), c, func(s *pb.Sandbox) { list = append(list, viewSandbox(s)) })
-		return list, err
-	}
-	parts, err := host.parts()
-	if err != nil {
-		return nil, err
-	}
-	records, err := parts.Manager.List()
-	for _, r := range records {
-		list = append(list, viewRecord(r))
-	}
-	return list, err
-}
-
-// eachSandbox goes through the agent's sandboxes, page by page.
-func eachSandbox(ctx context.Context, c *client.Client, do func(*pb.Sandbox)) error {
-	req := &pb.ListRequest{PageSize: 1000}
-	for {
-		resp, err := c.Sandboxes.List(ctx, connect.NewRequest(req))
+// sandboxes lists all, by a server or the agent if there is one.
+func sandboxes(cmd *cobra.Command, host *hostFlags) (list []sandboxView, _ error) {
+	list = []sandboxView{}
+	return list, either(cmd, func(r remote) (err error) {
+		list, err = collect(list, r.list(cmd.Context()))
+		return err
+	}, func() error {
+		parts, err := host.parts()
 		if err != nil {
 			return err
 		}
-		for _, s := range resp.Msg.GetSandboxes() {
-			do(s)
+		records, err := parts.Manager.List()
+		for _, r := range records {
+			list = append(list, viewRecord(r))
 		}
-		if req.PageToken = resp.Msg.GetNextPageToken(); req.PageToken == "" {
-			return nil
+		return err
+	})
+}
+
+// collect adds all of a sequence to a list, as far as it comes.
+func collect[V any](list []V, seq iter.Seq2[V, error]) ([]V, error) {
+	for v, err := range seq {
+		if err != nil {
+			return list, err
 		}
+		list = append(list, v)
 	}
+	return list, nil
 }
 
 func printList(out io.Writer, list []sandboxView) error {
@@ -95,13 +85,17 @@ func printList(out io.Writer, list []sandboxView) error {
 func labelText(labels map[string]string) string {
 	var words []string
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		word := k + "=" + labels[k]
-		if quoted := fmt.Sprintf("%q", word); quoted != `"`+word+`"` || strings.ContainsAny(word, " ,") {
-			word = quoted
-		}
-		words = append(words, word)
+		words = append(words, oneWord(k+"="+labels[k]))
 	}
 	return strings.Join(words, ",")
+}
+
+// oneWord is a text, quoted where it would look like something else.
+func oneWord(text string) string {
+	if quoted := fmt.Sprintf("%q", text); quoted != `"`+text+`"` || strings.ContainsAny(text, " ,") {
+		return quoted
+	}
+	return text
 }
 
 func newGet(s streams, host *hostFlags) *cobra.Command {
@@ -127,21 +121,19 @@ func newGet(s streams, host *hostFlags) *cobra.Command {
 	return cmd
 }
 
-func getSandbox(cmd *cobra.Command, host *hostFlags, id string) (sandboxView, error) {
-	if c := agentOf(cmd); c != nil {
-		defer c.Close()
-		resp, err := c.Sandboxes.Get(cmd.Context(), connect.NewRequest(&pb.GetRequest{Id: id}))
+func getSandbox(cmd *cobra.Command, host *hostFlags, id string) (v sandboxView, _ error) {
+	return v, either(cmd, func(r remote) (err error) {
+		v, err = r.get(cmd.Context(), id)
+		return err
+	}, func() error {
+		parts, err := host.parts()
 		if err != nil {
-			return sandboxView{}, err
+			return err
 		}
-		return viewSandbox(resp.Msg.GetSandbox()), nil
-	}
-	parts, err := host.parts()
-	if err != nil {
-		return sandboxView{}, err
-	}
-	r, err := parts.Manager.Get(id)
-	return viewRecord(r), err
+		r, err := parts.Manager.Get(id)
+		v = viewRecord(r)
+		return err
+	})
 }
 
 func printSandbox(out io.Writer, v sandboxView) error {

@@ -2,17 +2,14 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	"wrenn.dev/wrenn/internal/errs"
-	"wrenn.dev/wrenn/internal/hostagent/client"
 	pb "wrenn.dev/wrenn/proto/hostagent/v1"
 )
 
@@ -43,15 +40,15 @@ It needs an agent.`,
 			if only != "" && only != "console" && only != "vmm" {
 				return errs.Field("--only", fmt.Sprintf("%q is no log", only), "give console or vmm")
 			}
-			return withAgent(cmd, func(ctx context.Context, c *client.Client) error {
-				resp, err := c.Host.Logs(ctx, connect.NewRequest(&pb.LogsRequest{Id: args[0], MaxBytes: uint32(size)}))
-				if err != nil {
+			return withRemote(cmd, func(ctx context.Context, r remote) error {
+				v, err := r.logs(ctx, args[0], size)
+				switch {
+				case err != nil:
 					return err
+				case asJSON:
+					return printJSON(s.out, v)
 				}
-				if asJSON {
-					return printJSON(s.out, logsView{resp.Msg.GetConsole(), resp.Msg.GetVmm()})
-				}
-				return printLogs(s.out, only, resp.Msg)
+				return printLogs(s.out, only, v)
 			})
 		},
 	}
@@ -61,8 +58,8 @@ It needs an agent.`,
 	return cmd
 }
 
-func printLogs(w io.Writer, only string, resp *pb.LogsResponse) error {
-	for _, l := range []struct{ name, text string }{{"console", resp.GetConsole()}, {"vmm", resp.GetVmm()}} {
+func printLogs(w io.Writer, only string, v logsView) error {
+	for _, l := range []struct{ name, text string }{{"console", v.Console}, {"vmm", v.VMM}} {
 		if only == "" {
 			fmt.Fprintf(w, "==> %s <==\n", l.name)
 		}
@@ -122,16 +119,12 @@ It needs an agent.`,
   wrenn stats --json cl-0123456789abcdefghij | jq '.[0].memory_bytes'`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withAgent(cmd, func(ctx context.Context, c *client.Client) error {
-				resp, err := c.Host.Stats(ctx, connect.NewRequest(&pb.StatsRequest{Ids: args}))
-				if err != nil {
+			return withRemote(cmd, func(ctx context.Context, r remote) error {
+				list, err := r.stats(ctx, args)
+				switch {
+				case err != nil:
 					return err
-				}
-				list := []statsView{}
-				for _, one := range resp.Msg.GetStats() {
-					list = append(list, viewStats(one))
-				}
-				if asJSON {
+				case asJSON:
 					return printJSON(s.out, list)
 				}
 				return printStats(s.out, list)
@@ -160,20 +153,4 @@ func printStats(out io.Writer, list []statsView) error {
 			of(v.MemoryBytes, v.MemoryLimitBytes), of(v.DiskUsedBytes, v.DiskCapacityBytes), human(int64(v.DiskHostBytes)), faults, in)
 	}
 	return w.Flush()
-}
-
-// withAgent does what only an agent can, until Ctrl-C.
-func withAgent(cmd *cobra.Command, do func(context.Context, *client.Client) error) error {
-	c, err := findAgent(cmd)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	ctx, _, stop := newStopper(cmd.Context())
-	defer stop()
-	err = do(ctx, c)
-	if cause := context.Cause(ctx); err != nil && errors.Is(cause, context.Canceled) {
-		return cause
-	}
-	return err
 }

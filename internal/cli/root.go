@@ -53,10 +53,12 @@ machine with a kernel, disk and network of its own, made in moments and removed 
 		return errs.Field("flags", err.Error(), "see --help")
 	})
 	host.register(root)
+	new(targetFlags).register(root)
 	root.AddCommand(newRun(s, &host), newCreate(s, &host), newGet(s, &host), newExec(s, &host), newShell(s, &host), newCopy(s),
 		newPause(s, &host), newResume(s, &host), newFork(s, &host), newSnapshot(s, &host), newList(s, &host), newRemove(s, &host),
 		newLogs(s), newStats(s), newEvents(s), newHost(s, &host), newAgent(s, &host), newServer(s, extensions), newUp(s, &host, extensions))
-	throughAgent(root, s)
+	root.AddCommand(newTemplate(s), newLogin(s), newLogout(s), newContext(s), newKey(s))
+	throughRemotes(root, s)
 	completion(root)
 	return root
 }

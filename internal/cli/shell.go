@@ -29,10 +29,6 @@ func newShell(s streams, host *hostFlags) *cobra.Command {
 			}
 			ctx, stopper, stop := newStopper(cmd.Context())
 			defer stop()
-			if c := agentOf(cmd); c != nil {
-				defer c.Close()
-				return execThere(ctx, s, c, args[0], &f, command, stopper)
-			}
 			return adopted(ctx, host, args[0], func(sb *sandbox.Sandbox) error {
 				return attached(ctx, s, sb, &f, command, stopper, progress{})
 			})

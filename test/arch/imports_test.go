@@ -22,6 +22,7 @@ var layers = [][]string{
 		"internal/inotify", "internal/lazyregexp", "openapi", "web", "extension", "internal/server/rest", "internal/server/contract", "internal/pki", "internal/proc", "internal/snapshot/blockmap", "internal/sparse",
 		"internal/publicaddr", "internal/webhook"},
 	{"internal/cgroup", "internal/postgres"},
+	{"client"},
 	{"internal/build", "proto"},
 	{"internal/vmm", "internal/disk", "internal/network", "internal/template", "internal/snapshot", "internal/guest/mmds"},
 	{"internal/pager"},
@@ -155,6 +156,19 @@ func TestRawMemoryIsFenced(t *testing.T) {
 					t.Errorf("%s/%s imports unsafe: such code lives in *_unsafe.go", p.ImportPath, name)
 				}
 			}
+		}
+	}
+}
+
+// TestTheClientBringsNothingAlong: who imports it gets neither server nor agent.
+func TestTheClientBringsNothingAlong(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", module+"client").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path := range strings.Lines(string(out)) {
+		if ours, ok := strings.CutPrefix(strings.TrimSpace(path), module); ok && !within(ours, "client") {
+			t.Errorf("package client has %s in it", ours)
 		}
 	}
 }

@@ -24,6 +24,7 @@ type up struct {
 	cmd      *exec.Cmd
 	out, log words
 	url, key string
+	config   string // the folder of what cli has stored
 }
 
 // words are what a process writes, as it does.
@@ -103,6 +104,35 @@ func (u *up) ask(method, path, body string, status int) map[string]any {
 	return answer
 }
 
+// cli is the command line of a person who has the server's address and a key, and nothing else of this machine.
+func (u *up) cli(stdin string, args ...string) result {
+	u.t.Helper()
+	cmd := command(u.t, []string{"XDG_CONFIG_HOME=" + u.config, "WRENN_AGENT_SOCKET=", "WRENN_STATE_DIR="}, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	return finish(u.t, cmd)
+}
+
+// throughTheServer does with the sandbox what a person does.
+func (u *up) throughTheServer(id string) {
+	u.t.Helper()
+	u.config = u.t.TempDir()
+	u.cli(u.key+"\n", "login", u.url).want(u.t, 0)
+	if got := u.cli("typed", "exec", "-i", id, "--", "sh", "-c", "cat; hostname >&2; exit 3").want(u.t, 3); got.out != "typed" || strings.TrimSpace(got.errOut) != id {
+		u.t.Errorf("%+v", got)
+	}
+	data := strings.Repeat("0123456789abcdef", 100_000)
+	u.cli(data, "cp", "-", id+":in").want(u.t, 0)
+	if got := u.cli("", "cp", id+":in", "-").want(u.t, 0); got.out != data {
+		u.t.Errorf("%d bytes come back of %d", len(got.out), len(data))
+	}
+	if got := u.cli("", "ls", "--json").want(u.t, 0); !strings.Contains(got.out, id) || !strings.Contains(got.out, `"who":"e2e"`) {
+		u.t.Error(got.out)
+	}
+	if got := u.cli("", "events", "--past", "--no-follow", id).want(u.t, 0); !strings.Contains(got.out, "paused") {
+		u.t.Error(got.out)
+	}
+}
+
 // TestUp is a sandbox's life over the REST API, on a database of the host's own PostgreSQL. In the midst of it everything is killed: started
 // again, it stops the database that ran on and goes on where it was, with the same key. At the end its files, processes and a terminal are used.
 func TestUp(t *testing.T) {
@@ -154,6 +184,7 @@ func TestUp(t *testing.T) {
 	u.files(at)
 	u.processes(at)
 	u.terminal(at)
+	u.throughTheServer(id)
 	u.ask("DELETE", at, "", 204)
 	if state := u.ask("GET", at, "", 200)["state"]; state != "stopped" {
 		t.Errorf("it is %v", state)

@@ -241,6 +241,8 @@ func TestWhatIsRefused(t *testing.T) {
 		{"more than JSON", call{method: "POST", path: at, body: `{"template":"base"} {}`}, "body"},
 		{"no body", call{method: "POST", path: at}, "body"},
 		{"a body where none is", call{method: "POST", path: at + "/" + nobody + "/pause", body: `{}`}, "body"},
+		{"input to come where nobody learns the pid", call{method: "POST", path: at + "/" + nobody + "/exec", body: `{"cmd":"a","more_stdin":true}`}, "more_stdin"},
+		{"two ways of input", call{method: "POST", path: at + "/" + nobody + "/exec/stream", body: `{"cmd":"a","more_stdin":true,"stdin":{"encoding":"utf-8","data":""}}`}, "more_stdin"},
 		{"a long name", call{method: "POST", path: at, body: `{"template":"base","metadata":{"` + long + `":""}}`}, "metadata"},
 		{"a long value", call{method: "POST", path: at, body: `{"template":"base","metadata":{"a":"` + long + `"}}`}, "metadata.a"},
 		{"half a time to live", call{method: "PATCH", path: at + "/" + nobody, body: `{"on_expiry":"pause"}`}, "on_expiry"},
@@ -380,6 +382,10 @@ func TestEvents(t *testing.T) {
 	}
 	if again := readEvents(t, w, "?sandbox="+id, got[1].id, 2); again[0].event.State != rest.Stopping {
 		t.Errorf("after the second one comes %+v", again[0])
+	}
+	whole := w.do(call{method: "GET", path: "/v1/events?until=now", header: map[string]string{"Last-Event-ID": "0.0"}})
+	if list := parseEvents(t, string(whole.body)); whole.status != 200 || len(list) != 8 || list[7].id != got[3].id {
+		t.Errorf("until now there are %d events: %s", len(list), whole.body)
 	}
 }
 

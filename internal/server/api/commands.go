@@ -53,6 +53,9 @@ func fromText(field string, t rest.Text) ([]byte, error) {
 func command(id string, c *rest.Command) (*pb.ExecRequest, io.Reader, error) {
 	req := &pb.ExecRequest{Id: id, Cmd: c.Cmd, Args: or(c.Args, nil), Env: or(c.Env, nil), Cwd: or(c.Cwd, ""), User: or(c.User, ""),
 		TimeoutMilliseconds: uint32(or(c.TimeoutMs, 0))}
+	if req.Stdin = or(c.MoreStdin, false); req.Stdin && c.Stdin != nil {
+		return nil, nil, errs.Field("more_stdin", "stdin is given as well", "give all input through …/processes/{pid}/stdin, or all of it here")
+	}
 	if c.Stdin == nil {
 		return req, nil, nil
 	}
@@ -81,6 +84,9 @@ func (s *server) ExecCommand(ctx context.Context, r rest.ExecCommandRequestObjec
 	req, in, err := command(r.ID, r.Body)
 	if err != nil {
 		return nil, err
+	}
+	if req.Stdin {
+		return nil, errs.Field("more_stdin", "who waits for the end of a command does not learn its pid", "use …/exec/stream")
 	}
 	ctx, cancel := context.WithTimeout(ctx, control.OpTime) // with an idempotency key, no caller's leaving ends it
 	defer cancel()

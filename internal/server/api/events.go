@@ -30,14 +30,15 @@ func (s *server) StreamEvents(ctx context.Context, r rest.StreamEventsRequestObj
 	if err != nil {
 		return nil, err
 	}
-	return events{ctx, s, or(r.Params.Sandbox, ""), place}, nil
+	return events{ctx, s, or(r.Params.Sandbox, ""), r.Params.Until == nil, place}, nil
 }
 
-// events are an answer that goes on until the caller leaves or the server stops.
+// events are an answer that goes on until the caller leaves or the server stops; or until there are no more, of one that does not follow.
 type events struct {
 	ctx     context.Context
 	s       *server
 	sandbox string
+	follow  bool
 	place   store.Place
 }
 
@@ -48,7 +49,10 @@ func (e events) VisitStreamEventsResponse(w http.ResponseWriter) error {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
-	flush := http.NewResponseController(w).Flush
+	flush, patience := http.NewResponseController(w).Flush, quiet
+	if !e.follow {
+		patience = 0
+	}
 	if err := e.mark(w); err != nil {
 		return err
 	}
@@ -56,9 +60,12 @@ func (e events) VisitStreamEventsResponse(w http.ResponseWriter) error {
 		if err := flush(); err != nil {
 			return err
 		}
-		list, err := e.s.Store.Next(e.ctx, team(e.ctx), e.sandbox, e.place, eventsAtOnce, quiet)
+		list, err := e.s.Store.Next(e.ctx, team(e.ctx), e.sandbox, e.place, eventsAtOnce, patience)
 		if err != nil {
 			return err
+		}
+		if len(list) == 0 && !e.follow {
+			return nil
 		}
 		if len(list) == 0 {
 			if err := e.mark(w); err != nil {

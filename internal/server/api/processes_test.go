@@ -172,3 +172,28 @@ func TestASandboxGoesWithItsProcesses(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// TestAStreamedCommandTakesMoreInput: what it writes is seen from its beginning, and its input comes as it runs.
+func TestAStreamedCommandTakesMoreInput(t *testing.T) {
+	w := newWorld(t, quota.Amount{})
+	at := "/v1/sandboxes/" + w.create(`{"template":"base"}`).ID
+	resp, err := w.HTTP.Client().Do(w.request(t.Context(), call{method: "POST", path: at + "/exec/stream",
+		body: map[string]any{"cmd": "sh", "args": []string{"-c", "echo ready; cat; exit 4"}, "more_stdin": true}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	f := followed{t, resp.Body, bufio.NewScanner(resp.Body)}
+	started := f.next()
+	if e := f.next(); started.Type != rest.Started || *e.Data != "ready\n" {
+		t.Fatalf("%+v, %+v", started, e)
+	}
+	as[struct{}](t, w.steer(at, *started.Pid, "stdin", `{"input":{"encoding":"utf-8","data":"one"}}`), 204)
+	if e := f.next(); *e.Data != "one" {
+		t.Errorf("%+v", e)
+	}
+	as[struct{}](t, w.steer(at, *started.Pid, "stdin", `{"eof":true}`), 204)
+	if e := f.next(); e.Type != rest.Ended || *e.ExitCode != 4 {
+		t.Errorf("%+v", e)
+	}
+}

@@ -387,6 +387,21 @@ func (e WebhookDeliveryState) Valid() bool {
 	}
 }
 
+// Defines values for StreamEventsParamsUntil.
+const (
+	UntilNow StreamEventsParamsUntil = "now"
+)
+
+// Valid indicates whether the value is a known member of the StreamEventsParamsUntil enum.
+func (e StreamEventsParamsUntil) Valid() bool {
+	switch e {
+	case UntilNow:
+		return true
+	default:
+		return false
+	}
+}
+
 // AuditPage defines model for AuditPage.
 type AuditPage struct {
 	// NextCursor Absent on the last page.
@@ -432,6 +447,9 @@ type Command struct {
 	// Cwd The folder to start in; empty is the user's home.
 	Cwd *string            `json:"cwd,omitempty"`
 	Env *map[string]string `json:"env,omitempty"`
+
+	// MoreStdin It takes input as long as it runs, which `…/processes/{pid}/stdin` gives. Of `…/exec/stream` alone, and instead of `stdin`.
+	MoreStdin *bool `json:"more_stdin,omitempty"`
 
 	// Stdin Bytes. As `utf-8` they are the string itself; what is not UTF-8 comes as `base64`.
 	Stdin *Text `json:"stdin,omitempty"`
@@ -1324,9 +1342,15 @@ type ListAuditParams struct {
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
 	// Sandbox Only those of one sandbox.
-	Sandbox     *SandboxID `form:"sandbox,omitempty" json:"sandbox,omitempty"`
-	LastEventID *string    `json:"Last-Event-ID,omitempty"`
+	Sandbox *SandboxID `form:"sandbox,omitempty" json:"sandbox,omitempty"`
+
+	// Until With `now`, the answer ends with the last event that there is. Without it, it goes on.
+	Until       *StreamEventsParamsUntil `form:"until,omitempty" json:"until,omitempty"`
+	LastEventID *string                  `json:"Last-Event-ID,omitempty"`
 }
+
+// StreamEventsParamsUntil defines parameters for StreamEvents.
+type StreamEventsParamsUntil string
 
 // ListHostsParams defines parameters for ListHosts.
 type ListHostsParams struct {
@@ -1974,6 +1998,19 @@ func (siw *ServerInterfaceWrapper) StreamEvents(w http.ResponseWriter, r *http.R
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "sandbox"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "sandbox", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", r.URL.Query(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "until"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "until", Err: err})
 		}
 		return
 	}
