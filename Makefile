@@ -108,11 +108,17 @@ soak: ready ## the life of sandboxes over and over through the agent for SOAK_TI
 bench: ready ## ours against the bare mechanism, as ratios; writes bench-control.json and bench.json
 	@bin/wrenn-bench control
 	@$(HOST) run --bin bin --images $(IMAGES) --out . -- wrenn-bench
+	@$(MAKE) proxy-bench
 
 .PHONY: bench-quick
 bench-quick: ready ## the same with few runs, as CI does it
 	@mkdir -p out && $(TIMED) "bench of the control plane" bin/wrenn-bench control --runs 3 --out out/bench-control.json
 	@$(TIMED) "bench" $(HOST) run --bin bin --images $(IMAGES) --out out -- wrenn-bench --runs 3
+	@tools/deps nginx && $(TIMED) "bench of the proxy" go run ./test/proxy-bench --runs 3 --out out/proxy-bench.json
+
+.PHONY: proxy-bench
+proxy-bench: ## the way to sandboxes' ports against nginx, before one server on this machine; writes proxy-bench.json
+	@tools/deps nginx && go run ./test/proxy-bench
 
 .PHONY: kvm-shell
 kvm-shell: ready ## a shell in the emulated KVM host, with the built binaries
@@ -133,4 +139,4 @@ fmt: ## format Go and proto files
 
 .PHONY: clean
 clean: ## remove what was built here; the cache stays
-	@rm -rf bin out bench.json bench-control.json
+	@rm -rf bin out bench.json bench-control.json proxy-bench.json

@@ -53,7 +53,7 @@ type Parts struct {
 type Route struct {
 	// Pattern is a method and a path as net/http.ServeMux has them, without /ext/NAME: "GET /greetings/{who}".
 	Pattern string
-	// Scope is what a key must be good for: "read", "write", "admin", or Public.
+	// Scope is what a key must be good for: "read", "write", "admin", "operator", or Public.
 	Scope   string
 	Handler http.Handler
 }

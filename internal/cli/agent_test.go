@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -58,6 +59,8 @@ func (s shell) Resize(ctx context.Context, pid uint32, size guest.Size) error {
 }
 
 func (s shell) Files(user string) *guest.Files { return s.files.Files(user) }
+
+func (shell) Port(context.Context, int) (net.Conn, error) { return nil, errors.New("no port is open") }
 
 func (shell) Close() {}
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -19,24 +20,30 @@ import (
 	"wrenn.dev/wrenn/internal/pki"
 	"wrenn.dev/wrenn/internal/server"
 	"wrenn.dev/wrenn/internal/server/hosts"
+	"wrenn.dev/wrenn/internal/server/portname"
 )
 
 // serverFlags are what every command takes that serves the REST API.
 type serverFlags struct {
-	listen, logFormat, keyFile string
-	hostsListen, hostsAddress  string
-	metricsListen              string
-	lease                      time.Duration
-	privateWebhooks            bool
-	extensions                 []extension.Extension
+	listen, domain, logFormat, keyFile string
+	hostsListen, hostsAddress          string
+	metricsListen                      string
+	lease                              time.Duration
+	privateWebhooks                    bool
+	extensions                         []extension.Extension
 }
 
 // defaultListen is where the REST API is, for this machine alone: it has no TLS.
 const defaultListen = "127.0.0.1:8080"
 
+// defaultDomain leads to this machine: browsers and most resolvers know every name below it.
+const defaultDomain = "localhost"
+
 func (f *serverFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.listen, "listen", env("WRENN_LISTEN", defaultListen), "TCP address of the REST API, without TLS ($WRENN_LISTEN)")
+	fl.StringVar(&f.listen, "listen", env("WRENN_LISTEN", defaultListen), "TCP address of the REST API and of sandboxes' ports, without TLS ($WRENN_LISTEN)")
+	fl.StringVar(&f.domain, "domain", env("WRENN_DOMAIN", defaultDomain),
+		"where sandboxes' ports are, as <port>-<id>.<domain>; a URL if a proxy with TLS is before it ($WRENN_DOMAIN)")
 	fl.StringVar(&f.metricsListen, "metrics-listen", env("WRENN_METRICS_LISTEN", ""),
 		"TCP address of /metrics for Prometheus, which whoever reaches it may read; empty is none ($WRENN_METRICS_LISTEN)")
 	fl.BoolVar(&f.privateWebhooks, "webhooks-private", os.Getenv("WRENN_WEBHOOKS_PRIVATE") == "1",
@@ -60,7 +67,9 @@ brought up to date at the start. Several servers may run on one database. While 
 
 In a new database it makes a first API key, with every scope, and prints it on standard output: once.
 
-The API has no TLS of its own: listen on this machine alone, or put a proxy with TLS before it. SIGTERM and Ctrl-C stop it; operations
+On the same address it forwards requests to the ports of sandboxes, told apart by their host: docs/proxy.md has more.
+
+It has no TLS of its own: listen on this machine alone, or put a proxy with TLS before it. SIGTERM and Ctrl-C stop it; operations
 under way are brought to their end first.`,
 		Example: `  wrenn agent &
   wrenn server --database-url postgresql://wrenn@db/wrenn
@@ -101,6 +110,12 @@ func (f *serverFlags) serve(ctx context.Context, out io.Writer, log *slog.Logger
 	l, err := net.Listen("tcp", f.listen)
 	if err != nil {
 		return errs.Field("--listen", err.Error(), "give an address that is free")
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(server.GCPercent)
+	}
+	if cfg.Domain, err = portname.Parse(f.domain, l.Addr().(*net.TCPAddr).Port); err != nil {
+		return errors.Join(err, l.Close())
 	}
 	hostsListener, err := f.forHosts(&cfg)
 	if err != nil {

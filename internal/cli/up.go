@@ -40,6 +40,8 @@ It prints the address and, the first time, an API key with every scope: once.
 The database is beside the state folder, in /var/lib/wrenn-postgres, on a unix socket that root and its own user alone can reach;
 --database-url takes another one instead. Sandboxes outlive it: started again, it goes on where it was.
 
+Ports of sandboxes are at <port>-<id>.localhost, or below another --domain: docs/proxy.md has more.
+
 The API has no TLS of its own: it listens on this machine alone unless --listen says otherwise. SIGTERM and Ctrl-C stop it; operations
 under way are brought to their end first, and sandboxes run on.`,
 		Example: `  wrenn up

@@ -80,7 +80,7 @@ func (b *box) run(fn func(url, out string)) string {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	f := &upFlags{serverFlags: serverFlags{listen: "127.0.0.1:0", keyFile: b.keyFile}, agentFlags: agentFlags{socket: filepath.Join(b.dir, "agent.sock")}}
+	f := &upFlags{serverFlags: serverFlags{listen: "127.0.0.1:0", domain: defaultDomain, keyFile: b.keyFile}, agentFlags: agentFlags{socket: filepath.Join(b.dir, "agent.sock")}}
 	out, ended := &printed{}, make(chan error, 1)
 	go func() { ended <- f.together(ctx, streams{out: out, err: io.Discard}, a, b.log, db.URL(), db.Done()) }()
 	address := regexp.MustCompile(`http://[0-9.:]+`)
@@ -148,6 +148,21 @@ func TestUpGoesOnWhereItWas(t *testing.T) {
 	b.run(func(url, out string) {
 		key = regexp.MustCompile(`wrenn_[0-9a-f]{64}`).FindString(out)
 		id, _ = ask(t, "POST", url+"/v1/sandboxes", key, `{"template":"base"}`, 201)["id"].(string)
+		port, _ := ask(t, "GET", url+"/v1/sandboxes/"+id+"/ports/8000", key, "", 200)["url"].(string)
+		req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = strings.Trim(strings.TrimPrefix(port, "http://"), "/")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if resp.StatusCode != http.StatusForbidden || !strings.HasSuffix(req.Host, strings.TrimPrefix(url, "http://127.0.0.1")) {
+			t.Errorf("%s: %d %s %v", port, resp.StatusCode, body, err)
+		}
 	})
 	out := b.run(func(url, _ string) {
 		if state := ask(t, "GET", url+"/v1/sandboxes/"+id, key, "", 200)["state"]; state != "running" {
@@ -195,6 +210,7 @@ func TestServerFlags(t *testing.T) {
 		{[]string{"server", "--database-url", "http://x", "--listen", "127.0.0.1:0"}, "--database-url"},
 		{[]string{"server", "--database-url", "postgresql:///x", "--listen", "nowhere"}, "--listen"},
 		{[]string{"server", "--database-url", "postgresql:///x", "--listen", "127.0.0.1:0", "--agent", "there"}, "--agent"},
+		{[]string{"server", "--database-url", "postgresql:///x", "--listen", "127.0.0.1:0", "--domain", "127.0.0.1"}, "--domain"},
 		{[]string{"server", "--database-url", "postgresql:///x", "--log-format", "loud"}, "--log-format"},
 		{[]string{"server", "more"}, "arguments"},
 		{[]string{"up", "--max-memory", "x"}, "--max-memory"},

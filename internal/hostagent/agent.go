@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -46,6 +47,7 @@ type Guest interface {
 	Signal(ctx context.Context, pid uint32, sig syscall.Signal) error
 	Resize(ctx context.Context, pid uint32, size client.Size) error
 	Files(user string) *client.Files
+	Port(ctx context.Context, port int) (net.Conn, error)
 	Close()
 }
 

@@ -58,9 +58,11 @@ type box struct {
 	guest    Guest
 	live     context.Context // of sb: ends, with the reason, when it runs no more
 	end      context.CancelCauseFunc
+	traffic  context.Context // of the connections to ports: part of live
+	cut      context.CancelCauseFunc
 	note     note
-	active   int       // streams and connections that are open
-	since    time.Time // when the last activity ended
+	active   [kinds]int // streams and connections that are open
+	since    time.Time  // when the last activity ended
 	timer    *time.Timer
 	commands map[uint32][]*command // the streams that give each process input
 	quiet    chan struct{}         // closed when the guest takes calls again; nil while it does
@@ -95,6 +97,7 @@ func (b *box) hold(sb *sandbox.Sandbox, guest Guest, n note) (context.Context, c
 	defer b.mu.Unlock()
 	b.sb, b.guest, b.note = sb, guest, n
 	b.live, b.end = context.WithCancelCause(context.Background())
+	b.traffic, b.cut = context.WithCancelCause(b.live)
 	b.since = time.Now()
 	b.arm()
 	return b.live, b.end
@@ -126,7 +129,7 @@ func (b *box) held() *sandbox.Sandbox {
 // Preconditions: b.mu is held.
 func (b *box) arm() {
 	b.disarm()
-	if b.sb == nil || b.active > 0 || b.note.TTL == 0 {
+	if b.sb == nil || b.busy() || b.note.TTL == 0 {
 		return
 	}
 	b.timer = time.AfterFunc(time.Until(b.since.Add(b.note.TTL)), func() { b.expire(b) })
@@ -151,7 +154,7 @@ func (b *box) later(d time.Duration) {
 func (b *box) idle() (running, idle bool, n note) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	idle = b.active == 0 && b.note.TTL > 0 && time.Since(b.since) >= b.note.TTL
+	idle = !b.busy() && b.note.TTL > 0 && time.Since(b.since) >= b.note.TTL
 	if b.sb != nil && !idle {
 		b.arm()
 	}
@@ -162,7 +165,7 @@ func (b *box) idle() (running, idle bool, n note) {
 func (b *box) expiresAt() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.sb == nil || b.active > 0 || b.note.TTL == 0 {
+	if b.sb == nil || b.busy() || b.note.TTL == 0 {
 		return time.Time{}
 	}
 	return b.since.Add(b.note.TTL)
@@ -204,14 +207,32 @@ type use struct {
 	sb    *sandbox.Sandbox
 	guest Guest
 	live  context.Context
-	done  func()
+	// traffic is live for a connection to a port.
+	traffic context.Context
+	done    func()
 }
 
-// maxStreams bounds the streams and connections that are open on one sandbox.
-const maxStreams = 256
+// kind is what is open on a sandbox.
+type kind int
+
+const (
+	stream     kind = iota // of a command, or a file
+	connection             // to one of its ports
+	kinds
+)
+
+// most bounds how many of a kind are open on one sandbox: neither takes the other's place.
+var most = [kinds]int{stream: 256, connection: 512}
+
+func (k kind) String() string { return [kinds]string{"streams", "connections to ports"}[k] }
+
+// busy says whether anything is open.
+//
+// Preconditions: b.mu is held.
+func (b *box) busy() bool { return b.active != [kinds]int{} }
 
 // begin counts an activity until its done is called. ErrFailedPrecondition when the sandbox does not run here.
-func (b *box) begin() (use, error) {
+func (b *box) begin(k kind) (use, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.sb == nil {
@@ -220,23 +241,33 @@ func (b *box) begin() (use, error) {
 	if err := context.Cause(b.live); err != nil {
 		return use{}, err
 	}
-	if b.active >= maxStreams {
-		return use{}, fmt.Errorf("%d streams are open on sandbox %s: %w", b.active, b.id, errs.ErrResourceExhausted)
+	if b.active[k] >= most[k] {
+		return use{}, fmt.Errorf("%d %s are open on sandbox %s: %w", b.active[k], k, b.id, errs.ErrResourceExhausted)
 	}
-	b.active++
+	b.active[k]++
 	b.disarm()
 	var once sync.Once
-	return use{b.sb, b.guest, b.live, func() {
+	return use{b.sb, b.guest, b.live, b.traffic, func() {
 		once.Do(func() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			b.active--
+			b.active[k]--
 			b.since = time.Now()
-			if b.active == 0 && b.sb != nil {
+			if !b.busy() && b.sb != nil {
 				b.arm()
 			}
 		})
 	}}, nil
+}
+
+// cutTraffic resets the connections to the sandbox's ports, for a reason.
+func (b *box) cutTraffic(why error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.sb != nil {
+		b.cut(why)
+		b.traffic, b.cut = context.WithCancelCause(b.live)
+	}
 }
 
 // ended is a reason to drop a sandbox, and the error of the calls on it that this ends.

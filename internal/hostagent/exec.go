@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 
 	"wrenn.dev/wrenn/internal/errs"
@@ -112,6 +111,11 @@ func (l *lenient) Write(p []byte) (int, error) {
 
 // use begins an activity on a running sandbox. One that is being started, resumed, frozen or taken over is waited for.
 func (a *Agent) use(ctx context.Context, id string) (*box, use, error) {
+	return a.useAs(ctx, id, stream)
+}
+
+// useAs is use of a kind.
+func (a *Agent) useAs(ctx context.Context, id string, k kind) (*box, use, error) {
 	b, err := a.box(id)
 	if err != nil {
 		return nil, use{}, err
@@ -119,7 +123,7 @@ func (a *Agent) use(ctx context.Context, id string) (*box, use, error) {
 	if err := b.heard(ctx); err != nil {
 		return nil, use{}, err
 	}
-	u, err := b.begin()
+	u, err := b.begin(k)
 	if err == nil || !errors.Is(err, errs.ErrFailedPrecondition) {
 		return b, u, err
 	}
@@ -130,7 +134,7 @@ func (a *Agent) use(ctx context.Context, id string) (*box, use, error) {
 	if err != nil {
 		return nil, use{}, err
 	}
-	u, err = b.begin()
+	u, err = b.begin(k)
 	return b, u, err
 }
 
@@ -142,31 +146,4 @@ func (a *Agent) Processes(ctx context.Context, id string) ([]client.Process, err
 	}
 	defer u.done()
 	return u.guest.List(ctx)
-}
-
-// Dial connects to a TCP port of the guest. An open connection is activity.
-func (a *Agent) Dial(ctx context.Context, id string, port int) (net.Conn, error) {
-	_, u, err := a.use(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := u.sb.Dial(ctx, port)
-	if err != nil {
-		u.done()
-		return nil, err
-	}
-	stop := context.AfterFunc(u.live, func() { conn.Close() })
-	return &activeConn{Conn: conn, done: func() { stop(); u.done() }}, nil
-}
-
-// activeConn counts as activity until it is closed.
-type activeConn struct {
-	net.Conn
-	done func()
-}
-
-// Close implements net.Conn.
-func (c *activeConn) Close() error {
-	c.done()
-	return c.Conn.Close()
 }

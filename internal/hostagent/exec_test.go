@@ -363,3 +363,37 @@ func TestACommandWaitsForAFreeze(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+func TestConnectionsAreBounded(t *testing.T) {
+	w := newWorld(t)
+	w.Network.Guest = func(context.Context, string, int) (net.Conn, error) {
+		here, there := net.Pipe()
+		t.Cleanup(func() { there.Close() })
+		return here, nil
+	}
+	w.guest.run = func(context.Context, client.Command) (client.Result, error) { return client.Result{ExitCode: 5}, nil }
+	a := w.agent(quota.Amount{})
+	sb := w.create(a, hostagent.Spec{})
+	var open []*hostagent.Conn
+	for range 512 {
+		c, err := a.Dial(t.Context(), sb.ID, 80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, c)
+	}
+	if _, err := a.Dial(t.Context(), sb.ID, 80); !errors.Is(err, errs.ErrResourceExhausted) {
+		t.Errorf("one more: %v", err)
+	}
+	if _, err := a.Exec(t.Context(), sb.ID, client.Command{Cmd: "true"}, hostagent.ExecOptions{}); err != nil {
+		t.Errorf("a command has no room: %v", err)
+	}
+	open[0].Close()
+	c, err := a.Dial(t.Context(), sb.ID, 80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range append(open[1:], c) {
+		c.Close()
+	}
+}

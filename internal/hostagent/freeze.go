@@ -64,6 +64,7 @@ func (a *Agent) pause(ctx context.Context, b *box, o *operation, reason string) 
 		return err
 	}
 	defer b.hush()()
+	b.cutTraffic(ended(b.id, "paused")) // while the guest can still learn of it
 	steps, err := sb.Pause(ctx, reason)
 	o.add(steps...)
 	if err != nil && sb.Held() {

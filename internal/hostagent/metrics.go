@@ -17,16 +17,17 @@ import (
 
 // metrics are what Prometheus reads of an agent.
 type metrics struct {
-	registry   *prometheus.Registry
-	operations *prometheus.CounterVec
-	took       *prometheus.HistogramVec
-	phases     *prometheus.HistogramVec
-	changes    *prometheus.CounterVec
-	adopted    *prometheus.CounterVec
-	streams    prometheus.Gauge
-	fileCalls  *prometheus.CounterVec
-	fileBytes  *prometheus.CounterVec
-	writes     *prometheus.HistogramVec
+	registry    *prometheus.Registry
+	operations  *prometheus.CounterVec
+	took        *prometheus.HistogramVec
+	phases      *prometheus.HistogramVec
+	changes     *prometheus.CounterVec
+	adopted     *prometheus.CounterVec
+	streams     prometheus.Gauge
+	connections prometheus.Gauge
+	fileCalls   *prometheus.CounterVec
+	fileBytes   *prometheus.CounterVec
+	writes      *prometheus.HistogramVec
 }
 
 // seconds are the bounds of the histograms: from a resume out of the page cache to the freeze of a large machine.
@@ -40,18 +41,19 @@ func newMetrics(a *Agent) *metrics {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: seconds}, labels)
 	}
 	m := &metrics{
-		registry:   prometheus.NewRegistry(),
-		operations: counter("wrenn_operations_total", "Operations that have ended, by outcome: ok, or the error's code.", "operation", "outcome"),
-		took:       histogram("wrenn_operation_seconds", "What operations took, with the time in line.", "operation"),
-		phases:     histogram("wrenn_operation_phase_seconds", "What the phases of operations took.", "operation", "phase"),
-		changes:    counter("wrenn_state_changes_total", "Changes of state of sandboxes, by the new state.", "state"),
-		adopted:    counter("wrenn_adopted_total", "Sandboxes that were taken over at the agent's start, by the state they were brought into.", "state"),
-		streams:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "wrenn_command_streams", Help: "Streams of commands that are open."}),
-		fileCalls:  counter("wrenn_file_calls_total", "Calls on guests' files that have ended, by outcome: ok, or the error's code.", "call", "outcome"),
-		fileBytes:  counter("wrenn_file_bytes_total", "Bytes of guests' files that were read or written.", "direction"),
-		writes:     histogram("wrenn_record_write_seconds", "What it took to put a sandbox's record on disk, by outcome: ok or error.", "outcome"),
+		registry:    prometheus.NewRegistry(),
+		operations:  counter("wrenn_operations_total", "Operations that have ended, by outcome: ok, or the error's code.", "operation", "outcome"),
+		took:        histogram("wrenn_operation_seconds", "What operations took, with the time in line.", "operation"),
+		phases:      histogram("wrenn_operation_phase_seconds", "What the phases of operations took.", "operation", "phase"),
+		changes:     counter("wrenn_state_changes_total", "Changes of state of sandboxes, by the new state.", "state"),
+		adopted:     counter("wrenn_adopted_total", "Sandboxes that were taken over at the agent's start, by the state they were brought into.", "state"),
+		streams:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "wrenn_command_streams", Help: "Streams of commands that are open."}),
+		connections: prometheus.NewGauge(prometheus.GaugeOpts{Name: "wrenn_port_connections", Help: "Connections to ports of guests that are open."}),
+		fileCalls:   counter("wrenn_file_calls_total", "Calls on guests' files that have ended, by outcome: ok, or the error's code.", "call", "outcome"),
+		fileBytes:   counter("wrenn_file_bytes_total", "Bytes of guests' files that were read or written.", "direction"),
+		writes:      histogram("wrenn_record_write_seconds", "What it took to put a sandbox's record on disk, by outcome: ok or error.", "outcome"),
 	}
-	m.registry.MustRegister(m.operations, m.took, m.phases, m.changes, m.adopted, m.streams, m.fileCalls, m.fileBytes, m.writes, &now{a},
+	m.registry.MustRegister(m.operations, m.took, m.phases, m.changes, m.adopted, m.streams, m.connections, m.fileCalls, m.fileBytes, m.writes, &now{a},
 		newTaken(a), buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

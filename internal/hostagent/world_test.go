@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"syscall"
 	"testing"
@@ -27,6 +28,7 @@ type fakeGuest struct {
 	steer   func(what string, pid uint32) error // what is asked beside a stream; nil knows no process
 	signals chan syscall.Signal                 // for who runs; nil sends none
 	files   *client.Client
+	port    func(ctx context.Context, port int) (net.Conn, error)
 }
 
 func (g fakeGuest) Run(ctx context.Context, cmd client.Command) (client.Result, error) {
@@ -62,6 +64,8 @@ func (g fakeGuest) Resize(_ context.Context, pid uint32, size client.Size) error
 }
 
 func (g fakeGuest) Files(user string) *client.Files { return g.files.Files(user) }
+
+func (g fakeGuest) Port(ctx context.Context, port int) (net.Conn, error) { return g.port(ctx, port) }
 
 func (fakeGuest) Close() {}
 

@@ -1,4 +1,4 @@
-// Package server is the control plane: the REST API, and pages to try it, over a database and the agents of hosts.
+// Package server is the control plane: the REST API, and pages to try it, over a database and the agents of hosts, and the way to sandboxes' ports.
 //
 //	s, err := server.Open(ctx, server.Config{DatabaseURL: url, Agent: "unix:///run/wrenn/agent.sock"})
 //	defer s.Close()
@@ -30,6 +30,8 @@ import (
 	"wrenn.dev/wrenn/internal/server/hosts"
 	"wrenn.dev/wrenn/internal/server/metrics"
 	"wrenn.dev/wrenn/internal/server/pages"
+	"wrenn.dev/wrenn/internal/server/portname"
+	"wrenn.dev/wrenn/internal/server/proxy"
 	"wrenn.dev/wrenn/internal/server/store"
 )
 
@@ -47,6 +49,8 @@ type Config struct {
 	HostsAddress string
 	// Lease is how long a host may be silent before it is lost; zero is half a minute. All servers of a database have the same.
 	Lease time.Duration
+	// Domain is where sandboxes' ports are; the zero value is localhost, at HTTP's own port.
+	Domain portname.Domain
 	// Log gets a line of each request; nil is slog's default.
 	Log *slog.Logger
 }
@@ -62,8 +66,13 @@ type Server struct {
 	hooks   *hooks.Hooks
 	added   *extend.Set
 	metrics *metrics.Metrics
+	proxy   *proxy.Proxy
 	handler http.Handler
 }
+
+// GCPercent is what a server's process sets: its live memory is small, and collecting it less often than by default costs little of it and gives a
+// twentieth more requests.
+const GCPercent = 400
 
 const (
 	// firstTeam is whose the first key is.
@@ -81,6 +90,9 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
+	}
+	if c.Domain == (portname.Domain{}) {
+		c.Domain = portname.Domain{Scheme: "http", Name: "localhost"}
 	}
 	st, err := store.Open(ctx, c.DatabaseURL)
 	if err != nil {
@@ -102,18 +114,20 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 		s.hosts.Own(host.ID, s.agent)
 	}
 	s.control = control.New(st, s.hosts, c.Log)
+	s.proxy = proxy.New(proxy.Config{Domain: c.Domain, Sandboxes: s.control, Log: c.Log})
 	s.hooks = hooks.New(st, c.Webhooks, c.Log)
 	s.hooks.Observe, s.hooks.Held = m.Delivery, m.Lease("webhooks")
 	if s.added, err = extend.Start(ctx, extend.Config{Store: st, Log: c.Log}, c.Extensions); err != nil {
 		s.Close()
 		return nil, err
 	}
-	handler, err := api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Hosts: s.hosts, Targets: c.Webhooks, Extensions: s.added, Observe: m.Request, Log: c.Log})
+	handler, err := api.New(api.Config{Store: st, Control: s.control, Auth: s.auth, Hosts: s.hosts, Domain: c.Domain, Targets: c.Webhooks, Extensions: s.added, Observe: m.Request,
+		Log: c.Log})
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
-	s.handler = pages.Beside(handler)
+	s.handler = s.proxy.Handler(pages.Beside(handler))
 	return s, nil
 }
 
@@ -135,6 +149,7 @@ func (s *Server) Metrics() http.Handler { return s.metrics.Handler() }
 
 // Close gives the connections up.
 func (s *Server) Close() {
+	s.proxy.Close()
 	s.hosts.Close()
 	if s.agent != nil {
 		s.agent.Close()
@@ -145,7 +160,7 @@ func (s *Server) Close() {
 // What a caller may take: one that says nothing holds nothing for ever.
 const (
 	headerTime     = 10 * time.Second
-	idleTime       = 2 * time.Minute
+	idleTime       = 620 * time.Second // a proxy before it, which closes after ten minutes as a rule, is to be the first
 	maxHeaderBytes = 64 << 10
 	// grace is how long requests may take to end once the server is told to stop. Operations go on beyond it, see Serve.
 	grace = 5 * time.Second
@@ -160,7 +175,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	// Streams that have no end of their own end with this.
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	h := &http.Server{Handler: s.handler, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes,
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	h := &http.Server{Handler: s.handler, Protocols: protocols, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaderBytes,
 		BaseContext: func(net.Listener) context.Context { return requests }}
 	background, stop := context.WithCancel(ctx)
 	defer stop()

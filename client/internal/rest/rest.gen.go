@@ -401,6 +401,12 @@ func (e StreamEventsParamsUntil) Valid() bool {
 	}
 }
 
+// AccessToken defines model for AccessToken.
+type AccessToken struct {
+	// Token For the header `Wrenn-Access-Token`, or once as `?wrenn_access_token=` in a browser, which then has a cookie.
+	Token string `json:"token"`
+}
+
 // AuditPage defines model for AuditPage.
 type AuditPage struct {
 	// NextCursor Absent on the last page.
@@ -429,6 +435,9 @@ type AuditRecord struct {
 	// TeamID Whose key it was.
 	TeamID string `json:"team_id"`
 }
+
+// AutoResume A request to one of its ports lets it go on when it is paused.
+type AutoResume = bool
 
 // Clone A sandbox, or why there is none.
 type Clone struct {
@@ -526,7 +535,9 @@ type CreateKey struct {
 
 // CreateSandbox Give one of template and snapshot. Sizes that are left out are the template's; a snapshot's are fixed.
 type CreateSandbox struct {
-	DiskBytes *int64 `json:"disk_bytes,omitempty"`
+	// AutoResume A request to one of its ports lets it go on when it is paused.
+	AutoResume *AutoResume `json:"auto_resume,omitempty"`
+	DiskBytes  *int64      `json:"disk_bytes,omitempty"`
 
 	// Internet The guest reaches the public internet.
 	Internet  *bool  `json:"internet,omitempty"`
@@ -537,6 +548,9 @@ type CreateSandbox struct {
 
 	// OnExpiry What becomes of a sandbox that was idle for its time to live.
 	OnExpiry *OnExpiry `json:"on_expiry,omitempty"`
+
+	// Public Its ports are open to everybody who knows their URL, and not only to who shows an access token.
+	Public *Public `json:"public,omitempty"`
 
 	// Snapshot At most 64 lower-case letters, digits, dots, dashes and underscores, the first a letter or digit.
 	Snapshot *SnapshotName `json:"snapshot,omitempty"`
@@ -854,6 +868,15 @@ type PagerMetrics struct {
 // Path UTF-8, at most 4096 bytes. What has another name in the guest is seen, as `inexact`, but can't be asked for.
 type Path = string
 
+// Port defines model for Port.
+type Port struct {
+	// Public Its ports are open to everybody who knows their URL, and not only to who shows an access token.
+	Public Public `json:"public"`
+
+	// URL Example: http://8000-0123456789abcdefghij.localhost:8080
+	URL string `json:"url"`
+}
+
 // Process A command that runs. Its texts are the guest's, made fit to be shown, and cut where they are long.
 type Process struct {
 	Args []string `json:"args"`
@@ -867,6 +890,9 @@ type Process struct {
 type ProcessList struct {
 	Processes []Process `json:"processes"`
 }
+
+// Public Its ports are open to everybody who knows their URL, and not only to who shows an access token.
+type Public = bool
 
 // Resources What sandboxes may take together, where 0 is no limit, or what they take. Disk has room for the memory of each, which is on the disk while it
 // is paused.
@@ -882,6 +908,9 @@ type Role string
 
 // Sandbox defines model for Sandbox.
 type Sandbox struct {
+	// AutoResume A request to one of its ports lets it go on when it is paused.
+	AutoResume AutoResume `json:"auto_resume"`
+
 	// ChangedAt Of the state.
 	ChangedAt time.Time `json:"changed_at"`
 	CreatedAt time.Time `json:"created_at"`
@@ -897,6 +926,9 @@ type Sandbox struct {
 
 	// OnExpiry What becomes of a sandbox that was idle for its time to live.
 	OnExpiry OnExpiry `json:"on_expiry"`
+
+	// Public Its ports are open to everybody who knows their URL, and not only to who shows an access token.
+	Public Public `json:"public"`
 
 	// Reason Why it is in that state.
 	Reason string `json:"reason"`
@@ -1142,11 +1174,17 @@ type Text struct {
 
 // UpdateSandbox defines model for UpdateSandbox.
 type UpdateSandbox struct {
+	// AutoResume A request to one of its ports lets it go on when it is paused.
+	AutoResume *AutoResume `json:"auto_resume,omitempty"`
+
 	// Metadata At most 64 entries; names and values have at most 255 bytes each, a name at least one and no `=`.
 	Metadata *Metadata `json:"metadata,omitempty"`
 
 	// OnExpiry What becomes of a sandbox that was idle for its time to live.
 	OnExpiry *OnExpiry `json:"on_expiry,omitempty"`
+
+	// Public Its ports are open to everybody who knows their URL, and not only to who shows an access token.
+	Public *Public `json:"public,omitempty"`
 
 	// TTLSeconds How long it may be idle, in seconds; 0 is for ever.
 	TTLSeconds *TTL `json:"ttl_seconds,omitempty"`
@@ -1913,19 +1951,34 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/sandboxes/{id} (the `GetSandbox` operationId).
 	GetSandbox(ctx context.Context, id SandboxID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateSandboxWithBody Change a sandbox's time to live or metadata
+	// UpdateSandboxWithBody Change a sandbox's time to live, metadata, or who reaches its ports
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /v1/sandboxes/{id} (the `UpdateSandbox` operationId).
 	UpdateSandboxWithBody(ctx context.Context, id SandboxID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// UpdateSandbox Change a sandbox's time to live or metadata
+	// UpdateSandbox Change a sandbox's time to live, metadata, or who reaches its ports
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with PATCH /v1/sandboxes/{id} (the `UpdateSandbox` operationId).
 	UpdateSandbox(ctx context.Context, id SandboxID, body UpdateSandboxJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeAccessTokens Revoke all access tokens of a sandbox
+	//
+	// Within a second they are refused. Connections that are open stay.
+	//
+	// Corresponds with DELETE /v1/sandboxes/{id}/access-tokens (the `RevokeAccessTokens` operationId).
+	RevokeAccessTokens(ctx context.Context, id SandboxID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateAccessToken Make a token that opens all ports of a sandbox
+	//
+	// The token is in this answer alone. It is not kept, and so an `Idempotency-Key` is not taken. It is good as long as the sandbox lives, but only the newest 32
+	// of a sandbox are.
+	//
+	// Corresponds with POST /v1/sandboxes/{id}/access-tokens (the `CreateAccessToken` operationId).
+	CreateAccessToken(ctx context.Context, id SandboxID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ExecCommandWithBody Run a command and give what it wrote when it has ended
 	//
@@ -2067,7 +2120,7 @@ type ClientInterface interface {
 
 	// ForkSandboxWithBody Start others from where a sandbox is now
 	//
-	// It stands still for a moment. The clones have its sizes, metadata and time to live.
+	// It stands still for a moment. The clones have its sizes, metadata and time to live, and resume as it does; none is public.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2076,7 +2129,7 @@ type ClientInterface interface {
 
 	// ForkSandbox Start others from where a sandbox is now
 	//
-	// It stands still for a moment. The clones have its sizes, metadata and time to live.
+	// It stands still for a moment. The clones have its sizes, metadata and time to live, and resume as it does; none is public.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2096,6 +2149,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/sandboxes/{id}/pause (the `PauseSandbox` operationId).
 	PauseSandbox(ctx context.Context, id SandboxID, params *PauseSandboxParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPort Get the URL of a port
+	//
+	// It is the same for the sandbox's whole life, whether anything listens there or not.
+	//
+	// Corresponds with GET /v1/sandboxes/{id}/ports/{port} (the `GetPort` operationId).
+	GetPort(ctx context.Context, id SandboxID, port int32, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListProcesses List the commands that run
 	//
@@ -2800,7 +2860,7 @@ func (c *Client) GetSandbox(ctx context.Context, id SandboxID, reqEditors ...Req
 	return c.Client.Do(req)
 }
 
-// UpdateSandboxWithBody Change a sandbox's time to live or metadata
+// UpdateSandboxWithBody Change a sandbox's time to live, metadata, or who reaches its ports
 //
 // Takes any type of body and a specified content type.
 //
@@ -2817,13 +2877,48 @@ func (c *Client) UpdateSandboxWithBody(ctx context.Context, id SandboxID, conten
 	return c.Client.Do(req)
 }
 
-// UpdateSandbox Change a sandbox's time to live or metadata
+// UpdateSandbox Change a sandbox's time to live, metadata, or who reaches its ports
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with PATCH /v1/sandboxes/{id} (the `UpdateSandbox` operationId).
 func (c *Client) UpdateSandbox(ctx context.Context, id SandboxID, body UpdateSandboxJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateSandboxRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeAccessTokens Revoke all access tokens of a sandbox
+//
+// Within a second they are refused. Connections that are open stay.
+//
+// Corresponds with DELETE /v1/sandboxes/{id}/access-tokens (the `RevokeAccessTokens` operationId).
+func (c *Client) RevokeAccessTokens(ctx context.Context, id SandboxID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeAccessTokensRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateAccessToken Make a token that opens all ports of a sandbox
+//
+// The token is in this answer alone. It is not kept, and so an `Idempotency-Key` is not taken. It is good as long as the sandbox lives, but only the newest 32
+// of a sandbox are.
+//
+// Corresponds with POST /v1/sandboxes/{id}/access-tokens (the `CreateAccessToken` operationId).
+func (c *Client) CreateAccessToken(ctx context.Context, id SandboxID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateAccessTokenRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -3124,7 +3219,7 @@ func (c *Client) WatchFiles(ctx context.Context, id SandboxID, params *WatchFile
 
 // ForkSandboxWithBody Start others from where a sandbox is now
 //
-// It stands still for a moment. The clones have its sizes, metadata and time to live.
+// It stands still for a moment. The clones have its sizes, metadata and time to live, and resume as it does; none is public.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3143,7 +3238,7 @@ func (c *Client) ForkSandboxWithBody(ctx context.Context, id SandboxID, params *
 
 // ForkSandbox Start others from where a sandbox is now
 //
-// It stands still for a moment. The clones have its sizes, metadata and time to live.
+// It stands still for a moment. The clones have its sizes, metadata and time to live, and resume as it does; none is public.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3184,6 +3279,23 @@ func (c *Client) GetSandboxMetrics(ctx context.Context, id SandboxID, reqEditors
 // Corresponds with POST /v1/sandboxes/{id}/pause (the `PauseSandbox` operationId).
 func (c *Client) PauseSandbox(ctx context.Context, id SandboxID, params *PauseSandboxParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPauseSandboxRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPort Get the URL of a port
+//
+// It is the same for the sandbox's whole life, whether anything listens there or not.
+//
+// Corresponds with GET /v1/sandboxes/{id}/ports/{port} (the `GetPort` operationId).
+func (c *Client) GetPort(ctx context.Context, id SandboxID, port int32, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPortRequest(c.Server, id, port)
 	if err != nil {
 		return nil, err
 	}
@@ -4866,6 +4978,74 @@ func NewUpdateSandboxRequestWithBody(server string, id SandboxID, contentType st
 	return req, nil
 }
 
+// NewRevokeAccessTokensRequest constructs an http.Request for the RevokeAccessTokens method
+func NewRevokeAccessTokensRequest(server string, id SandboxID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/sandboxes/%s/access-tokens", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateAccessTokenRequest constructs an http.Request for the CreateAccessToken method
+func NewCreateAccessTokenRequest(server string, id SandboxID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/sandboxes/%s/access-tokens", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewExecCommandRequest calls the generic ExecCommand builder with application/json body
 func NewExecCommandRequest(server string, id SandboxID, params *ExecCommandParams, body ExecCommandJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -5699,6 +5879,47 @@ func NewPauseSandboxRequest(server string, id SandboxID, params *PauseSandboxPar
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewGetPortRequest constructs an http.Request for the GetPort method
+func NewGetPortRequest(server string, id SandboxID, port int32) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "port", port, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int32"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/sandboxes/%s/ports/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -7597,19 +7818,38 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/sandboxes/{id} (the `GetSandbox` operationId).
 	GetSandboxWithResponse(ctx context.Context, id SandboxID, reqEditors ...RequestEditorFn) (*GetSandboxResponse, error)
 
-	// UpdateSandboxWithBodyWithResponse Change a sandbox's time to live or metadata
+	// UpdateSandboxWithBodyWithResponse Change a sandbox's time to live, metadata, or who reaches its ports
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/sandboxes/{id} (the `UpdateSandbox` operationId).
 	UpdateSandboxWithBodyWithResponse(ctx context.Context, id SandboxID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateSandboxResponse, error)
 
-	// UpdateSandboxWithResponse Change a sandbox's time to live or metadata
+	// UpdateSandboxWithResponse Change a sandbox's time to live, metadata, or who reaches its ports
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /v1/sandboxes/{id} (the `UpdateSandbox` operationId).
 	UpdateSandboxWithResponse(ctx context.Context, id SandboxID, body UpdateSandboxJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateSandboxResponse, error)
+
+	// RevokeAccessTokensWithResponse Revoke all access tokens of a sandbox
+	//
+	// Within a second they are refused. Connections that are open stay.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/sandboxes/{id}/access-tokens (the `RevokeAccessTokens` operationId).
+	RevokeAccessTokensWithResponse(ctx context.Context, id SandboxID, reqEditors ...RequestEditorFn) (*RevokeAccessTokensResponse, error)
+
+	// CreateAccessTokenWithResponse Make a token that opens all ports of a sandbox
+	//
+	// The token is in this answer alone. It is not kept, and so an `Idempotency-Key` is not taken. It is good as long as the sandbox lives, but only the newest 32
+	// of a sandbox are.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/sandboxes/{id}/access-tokens (the `CreateAccessToken` operationId).
+	CreateAccessTokenWithResponse(ctx context.Context, id SandboxID, reqEditors ...RequestEditorFn) (*CreateAccessTokenResponse, error)
 
 	// ExecCommandWithBodyWithResponse Run a command and give what it wrote when it has ended
 	//
@@ -7759,7 +7999,7 @@ type ClientWithResponsesInterface interface {
 
 	// ForkSandboxWithBodyWithResponse Start others from where a sandbox is now
 	//
-	// It stands still for a moment. The clones have its sizes, metadata and time to live.
+	// It stands still for a moment. The clones have its sizes, metadata and time to live, and resume as it does; none is public.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7768,7 +8008,7 @@ type ClientWithResponsesInterface interface {
 
 	// ForkSandboxWithResponse Start others from where a sandbox is now
 	//
-	// It stands still for a moment. The clones have its sizes, metadata and time to live.
+	// It stands still for a moment. The clones have its sizes, metadata and time to live, and resume as it does; none is public.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7792,6 +8032,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/sandboxes/{id}/pause (the `PauseSandbox` operationId).
 	PauseSandboxWithResponse(ctx context.Context, id SandboxID, params *PauseSandboxParams, reqEditors ...RequestEditorFn) (*PauseSandboxResponse, error)
+
+	// GetPortWithResponse Get the URL of a port
+	//
+	// It is the same for the sandbox's whole life, whether anything listens there or not.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/sandboxes/{id}/ports/{port} (the `GetPort` operationId).
+	GetPortWithResponse(ctx context.Context, id SandboxID, port int32, reqEditors ...RequestEditorFn) (*GetPortResponse, error)
 
 	// ListProcessesWithResponse List the commands that run
 	//
@@ -9062,6 +9311,95 @@ func (r UpdateSandboxResponse) ContentType() string {
 	return ""
 }
 
+type RevokeAccessTokensResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r RevokeAccessTokensResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeAccessTokensResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeAccessTokensResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeAccessTokensResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeAccessTokensResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateAccessTokenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *AccessToken
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateAccessTokenResponse) GetJSON201() *AccessToken {
+	return r.JSON201
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CreateAccessTokenResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateAccessTokenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateAccessTokenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateAccessTokenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateAccessTokenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ExecCommandResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -9667,6 +10005,54 @@ func (r PauseSandboxResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PauseSandboxResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetPortResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Port
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPortResponse) GetJSON200() *Port {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetPortResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPortResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPortResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPortResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPortResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11447,7 +11833,7 @@ func (c *ClientWithResponses) GetSandboxWithResponse(ctx context.Context, id San
 	return ParseGetSandboxResponse(rsp)
 }
 
-// UpdateSandboxWithBodyWithResponse Change a sandbox's time to live or metadata
+// UpdateSandboxWithBodyWithResponse Change a sandbox's time to live, metadata, or who reaches its ports
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11460,7 +11846,7 @@ func (c *ClientWithResponses) UpdateSandboxWithBodyWithResponse(ctx context.Cont
 	return ParseUpdateSandboxResponse(rsp)
 }
 
-// UpdateSandboxWithResponse Change a sandbox's time to live or metadata
+// UpdateSandboxWithResponse Change a sandbox's time to live, metadata, or who reaches its ports
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11471,6 +11857,37 @@ func (c *ClientWithResponses) UpdateSandboxWithResponse(ctx context.Context, id 
 		return nil, err
 	}
 	return ParseUpdateSandboxResponse(rsp)
+}
+
+// RevokeAccessTokensWithResponse Revoke all access tokens of a sandbox
+//
+// Within a second they are refused. Connections that are open stay.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/sandboxes/{id}/access-tokens (the `RevokeAccessTokens` operationId).
+func (c *ClientWithResponses) RevokeAccessTokensWithResponse(ctx context.Context, id SandboxID, reqEditors ...RequestEditorFn) (*RevokeAccessTokensResponse, error) {
+	rsp, err := c.RevokeAccessTokens(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeAccessTokensResponse(rsp)
+}
+
+// CreateAccessTokenWithResponse Make a token that opens all ports of a sandbox
+//
+// The token is in this answer alone. It is not kept, and so an `Idempotency-Key` is not taken. It is good as long as the sandbox lives, but only the newest 32
+// of a sandbox are.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/sandboxes/{id}/access-tokens (the `CreateAccessToken` operationId).
+func (c *ClientWithResponses) CreateAccessTokenWithResponse(ctx context.Context, id SandboxID, reqEditors ...RequestEditorFn) (*CreateAccessTokenResponse, error) {
+	rsp, err := c.CreateAccessToken(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateAccessTokenResponse(rsp)
 }
 
 // ExecCommandWithBodyWithResponse Run a command and give what it wrote when it has ended
@@ -11711,7 +12128,7 @@ func (c *ClientWithResponses) WatchFilesWithResponse(ctx context.Context, id San
 
 // ForkSandboxWithBodyWithResponse Start others from where a sandbox is now
 //
-// It stands still for a moment. The clones have its sizes, metadata and time to live.
+// It stands still for a moment. The clones have its sizes, metadata and time to live, and resume as it does; none is public.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11726,7 +12143,7 @@ func (c *ClientWithResponses) ForkSandboxWithBodyWithResponse(ctx context.Contex
 
 // ForkSandboxWithResponse Start others from where a sandbox is now
 //
-// It stands still for a moment. The clones have its sizes, metadata and time to live.
+// It stands still for a moment. The clones have its sizes, metadata and time to live, and resume as it does; none is public.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11767,6 +12184,21 @@ func (c *ClientWithResponses) PauseSandboxWithResponse(ctx context.Context, id S
 		return nil, err
 	}
 	return ParsePauseSandboxResponse(rsp)
+}
+
+// GetPortWithResponse Get the URL of a port
+//
+// It is the same for the sandbox's whole life, whether anything listens there or not.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/sandboxes/{id}/ports/{port} (the `GetPort` operationId).
+func (c *ClientWithResponses) GetPortWithResponse(ctx context.Context, id SandboxID, port int32, reqEditors ...RequestEditorFn) (*GetPortResponse, error) {
+	rsp, err := c.GetPort(ctx, id, port, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPortResponse(rsp)
 }
 
 // ListProcessesWithResponse List the commands that run
@@ -13013,6 +13445,68 @@ func ParseUpdateSandboxResponse(rsp *http.Response) (*UpdateSandboxResponse, err
 	return response, nil
 }
 
+// ParseRevokeAccessTokensResponse parses an HTTP response from a RevokeAccessTokensWithResponse call
+func ParseRevokeAccessTokensResponse(rsp *http.Response) (*RevokeAccessTokensResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeAccessTokensResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateAccessTokenResponse parses an HTTP response from a CreateAccessTokenWithResponse call
+func ParseCreateAccessTokenResponse(rsp *http.Response) (*CreateAccessTokenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateAccessTokenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest AccessToken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseExecCommandResponse parses an HTTP response from a ExecCommandWithResponse call
 func ParseExecCommandResponse(rsp *http.Response) (*ExecCommandResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -13439,6 +13933,39 @@ func ParsePauseSandboxResponse(rsp *http.Response) (*PauseSandboxResponse, error
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Sandbox
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetPortResponse parses an HTTP response from a GetPortWithResponse call
+func ParseGetPortResponse(rsp *http.Response) (*GetPortResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPortResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Port
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

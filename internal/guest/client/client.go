@@ -40,6 +40,7 @@ type DialFunc func(ctx context.Context, port int) (net.Conn, error)
 // Client talks to one guest's envd. Its methods may be called from several goroutines.
 type Client struct {
 	dial      DialFunc
+	token     string
 	spare     chan net.Conn // a connection that WaitReady made and nobody used yet
 	transport *http.Transport
 	bulk      *http.Transport // of the content of files
@@ -51,7 +52,7 @@ type Client struct {
 
 // New returns a client that reaches the guest by dial and shows envd the token.
 func New(dial DialFunc, token string) *Client {
-	c := &Client{dial: dial, spare: make(chan net.Conn, 1)}
+	c := &Client{dial: dial, token: token, spare: make(chan net.Conn, 1)}
 	// HTTP/1.1 alone: what it takes to read an answer is small, and a reader that stops makes TCP stop the guest.
 	c.transport = &http.Transport{
 		DialContext: c.connection, DisableCompression: true, MaxResponseHeaderBytes: maxHeaderBytes,

@@ -4,6 +4,7 @@
 //	GET  /health              204, open to everybody: envd is there
 //	POST /wake                open to everybody: see below
 //	POST /quiesce             see below
+//	GET  /ports/{port}        the connection becomes one to a port that listens for the guest itself alone
 //	POST /process.Process/…   proto/envd/process
 //	POST /filesystem.Filesystem/…   proto/envd/filesystem
 //	GET, POST, PUT /files     package files
@@ -104,6 +105,7 @@ func New(cfg Config) *Server {
 	rpcs.Handle(filesystempbconnect.NewFilesystemHandler(&filesService{files: s.files, users: cfg.Users},
 		connect.WithReadMaxBytes(maxFilesMessage), connect.WithCompression("gzip", nil, nil)))
 	rpcs.HandleFunc("POST /quiesce", signed.quiesced(s.waker.quiesce))
+	rpcs.HandleFunc("GET /ports/{port}", s.port)
 	rpcs.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("there is no %.200q", r.URL.Path))
 	})
@@ -146,6 +148,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if h.Shutdown(end) != nil {
 		_ = h.Close() // clients that take nothing
 	}
+	s.conns.cut(func(net.Conn) bool { return false }) // those that became something else are not the HTTP server's any more
 	<-identified
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil

@@ -33,6 +33,7 @@ type Client struct {
 
 	content         hostagentpbconnect.FilesServiceClient // of ReadFile
 	transport, bulk *http.Transport
+	dial            func(context.Context) (net.Conn, error) // for HTTP/1.1
 }
 
 // dialTime bounds one attempt to connect.
@@ -69,7 +70,9 @@ func Unix(path string, options ...Option) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "unix", path) }
 	t := &http.Transport{DialContext: dial, Protocols: new(http.Protocols)}
 	t.Protocols.SetUnencryptedHTTP2(true) // one connection for all streams
-	return create(t, &http.Transport{DialContext: dial}, "http://agent", options)
+	c := create(t, &http.Transport{DialContext: dial}, "http://agent", options)
+	c.dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, "", "") }
+	return c
 }
 
 // TLS returns a client of the agent at an address, which must have a certificate for it. The configuration has the client's own.
@@ -77,7 +80,12 @@ func TLS(address string, config *tls.Config, options ...Option) *Client {
 	dial := (&net.Dialer{Timeout: dialTime}).DialContext
 	t := &http.Transport{TLSClientConfig: config, DialContext: dial, Protocols: new(http.Protocols)}
 	t.Protocols.SetHTTP2(true)
-	return create(t, &http.Transport{TLSClientConfig: config.Clone(), DialContext: dial}, "https://"+address, options)
+	c := create(t, &http.Transport{TLSClientConfig: config.Clone(), DialContext: dial}, "https://"+address, options)
+	plain := config.Clone()
+	plain.NextProtos = []string{"http/1.1"}
+	secure := &tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTime}, Config: plain}
+	c.dial = func(ctx context.Context) (net.Conn, error) { return secure.DialContext(ctx, "tcp", address) }
+	return c
 }
 
 // create makes a client with a transport for calls, and one for what is read of files: HTTP/1.1, with a connection for each, because what

@@ -24,7 +24,7 @@ import (
 // maxMessage bounds one request.
 const maxMessage = 2 << 20
 
-// Handler is the agent's calls, and its metrics on /metrics.
+// Handler is the agent's calls, its metrics on /metrics, and the ports of guests.
 func Handler(a *hostagent.Agent) http.Handler {
 	// Nothing is compressed: it would take CPU time from sandboxes, and let the output of a command that nobody reads grow in buffers.
 	options := []connect.HandlerOption{connect.WithInterceptors(wire.Checked{}), connect.WithReadMaxBytes(maxMessage),
@@ -37,6 +37,7 @@ func Handler(a *hostagent.Agent) http.Handler {
 	mux.Handle(files, interruptible(filesHandler))
 	mux.Handle(hostagentpbconnect.NewHostServiceHandler(&host{a}, options...))
 	mux.Handle("GET /metrics", Metrics(a))
+	mux.Handle("GET /ports/{sandbox}/{port}", ports(a))
 	return mux
 }
 

@@ -20,6 +20,7 @@ import (
 	"wrenn.dev/wrenn/internal/server/extend"
 	"wrenn.dev/wrenn/internal/server/hooks"
 	"wrenn.dev/wrenn/internal/server/hosts"
+	"wrenn.dev/wrenn/internal/server/portname"
 	"wrenn.dev/wrenn/internal/server/rest"
 	"wrenn.dev/wrenn/internal/server/store"
 	"wrenn.dev/wrenn/openapi"
@@ -38,6 +39,8 @@ type Config struct {
 	Hosts *hosts.Hosts
 	// Observe, unless nil, is told of each request that was answered, with the document's id of its operation or "".
 	Observe func(operation string, status int, took time.Duration)
+	// Domain is where sandboxes' ports are.
+	Domain portname.Domain
 	// Log gets a line of each request; nil is slog's default.
 	Log *slog.Logger
 }
@@ -104,6 +107,11 @@ func headOnly(ctx context.Context, w http.ResponseWriter, contentType string) bo
 func (s *server) guarded(op *contract.Operation, h http.Handler) http.Handler {
 	h = s.once(op, h)
 	h = s.checked(op, h)
+	return s.known(op, h)
+}
+
+// known is an operation for callers who are known and may ask for it.
+func (s *server) known(op *contract.Operation, h http.Handler) http.Handler {
 	h = s.permitted(op, h)
 	h = s.audited(op, h)
 	return named(op, s.authenticated(op, h))

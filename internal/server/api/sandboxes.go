@@ -32,7 +32,8 @@ func given[T comparable](v T) *T {
 func toSandbox(sb store.Sandbox) rest.Sandbox {
 	return rest.Sandbox{ID: sb.ID, State: rest.State(sb.State), Reason: sb.Reason, Template: sb.Template, SnapshotID: sb.SnapshotID,
 		Vcpus: sb.Vcpus, MemoryMib: sb.MemoryMib, DiskBytes: sb.DiskBytes, Internet: sb.Internet, Metadata: sb.Metadata,
-		TTLSeconds: sb.TtlSeconds, OnExpiry: rest.OnExpiry(sb.OnExpiry), CreatedAt: sb.CreatedAt.UTC(), ChangedAt: sb.ChangedAt.UTC()}
+		TTLSeconds: sb.TtlSeconds, OnExpiry: rest.OnExpiry(sb.OnExpiry), Public: sb.Public, AutoResume: sb.AutoResume,
+		CreatedAt: sb.CreatedAt.UTC(), ChangedAt: sb.ChangedAt.UTC()}
 }
 
 // maxEntry bounds a name and a value of metadata, in bytes.
@@ -68,7 +69,8 @@ func (s *server) CreateSandbox(ctx context.Context, r rest.CreateSandboxRequestO
 	}
 	sb, err := s.Control.Create(ctx, team(ctx), opOf(ctx), control.Spec{Template: or(b.Template, ""), Snapshot: or(b.Snapshot, ""),
 		VCPUs: or(b.Vcpus, 0), MemoryMiB: or(b.MemoryMib, 0), DiskBytes: or(b.DiskBytes, 0), Internet: or(b.Internet, true), Metadata: labels,
-		TTLSeconds: or(b.TTLSeconds, 0), OnExpiry: string(or(b.OnExpiry, rest.Destroy)), Key: caller(ctx).Key})
+		TTLSeconds: or(b.TTLSeconds, 0), OnExpiry: string(or(b.OnExpiry, rest.Destroy)), Key: caller(ctx).Key,
+		Public: or(b.Public, false), AutoResume: or(b.AutoResume, false)})
 	if err != nil {
 		return nil, inOurWords(err)
 	}
@@ -142,6 +144,11 @@ func (s *server) UpdateSandbox(ctx context.Context, r rest.UpdateSandboxRequestO
 	}
 	if b.Metadata != nil {
 		if sb, err = s.Store.SetMetadata(ctx, team(ctx), r.ID, labels); err != nil {
+			return nil, err
+		}
+	}
+	if b.Public != nil || b.AutoResume != nil {
+		if sb, err = s.Store.SetPorts(ctx, team(ctx), r.ID, b.Public, b.AutoResume); err != nil {
 			return nil, err
 		}
 	}

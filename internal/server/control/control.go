@@ -101,6 +101,7 @@ type Spec struct {
 	TTLSeconds         int32
 	OnExpiry           string
 	Key                string // the id of the API key that it is made with; empty for none
+	Public, AutoResume bool
 }
 
 func expiry(on string) pb.Expiry {
@@ -116,7 +117,8 @@ func (c *Control) Create(ctx context.Context, team string, op Op, spec Spec) (st
 	return perform(ctx, c, startTime, func(ctx context.Context) (store.Sandbox, error) {
 		sb, err := c.place(ctx, store.NewSandbox{ID: op.sandbox(), Team: team, Key: spec.Key, Op: string(op), OpTime: startTime,
 			Snapshot: spec.Snapshot, Internet: spec.Internet, Metadata: spec.Metadata, TTLSeconds: spec.TTLSeconds, OnExpiry: spec.OnExpiry,
-			Sizes: store.Sizes{Template: spec.Template, VCPUs: spec.VCPUs, MemoryMiB: spec.MemoryMiB, DiskBytes: spec.DiskBytes}, Reason: "asked for"})
+			Sizes: store.Sizes{Template: spec.Template, VCPUs: spec.VCPUs, MemoryMiB: spec.MemoryMiB, DiskBytes: spec.DiskBytes}, Reason: "asked for",
+			Public: spec.Public, AutoResume: spec.AutoResume})
 		if errors.Is(err, errs.ErrAlreadyExists) || errors.Is(err, errs.ErrNotFound) { // begun before, by a server that did not end it?
 			was, lost := c.store.Get(ctx, team, op.sandbox())
 			switch {

@@ -98,12 +98,12 @@ func (s *Set) Mount(add func(pattern, scope string, h http.Handler)) error {
 }
 
 // scopes are those that a route may have.
-var scopes = map[string]string{extension.Public: "", "read": "read", "write": "write", "admin": "admin"}
+var scopes = map[string]string{extension.Public: "", "read": "read", "write": "write", "admin": "admin", "operator": "operator"}
 
 func (e *started) mount(add func(pattern, scope string, h http.Handler), r extension.Route) (err error) {
 	scope, ok := scopes[r.Scope]
 	if !ok {
-		return fmt.Errorf("its scope %.20q is none of read, write, admin and public: %w", r.Scope, errs.ErrInvalid)
+		return fmt.Errorf("its scope %.20q is none of read, write, admin, operator and public: %w", r.Scope, errs.ErrInvalid)
 	}
 	method, path, ok := strings.Cut(r.Pattern, " ")
 	if !ok || !strings.HasPrefix(path, "/") || r.Handler == nil {

@@ -402,6 +402,12 @@ func (e StreamEventsParamsUntil) Valid() bool {
 	}
 }
 
+// AccessToken defines model for AccessToken.
+type AccessToken struct {
+	// Token For the header `Wrenn-Access-Token`, or once as `?wrenn_access_token=` in a browser, which then has a cookie.
+	Token string `json:"token"`
+}
+
 // AuditPage defines model for AuditPage.
 type AuditPage struct {
 	// NextCursor Absent on the last page.
@@ -430,6 +436,9 @@ type AuditRecord struct {
 	// TeamID Whose key it was.
 	TeamID string `json:"team_id"`
 }
+
+// AutoResume A request to one of its ports lets it go on when it is paused.
+type AutoResume = bool
 
 // Clone A sandbox, or why there is none.
 type Clone struct {
@@ -527,7 +536,9 @@ type CreateKey struct {
 
 // CreateSandbox Give one of template and snapshot. Sizes that are left out are the template's; a snapshot's are fixed.
 type CreateSandbox struct {
-	DiskBytes *int64 `json:"disk_bytes,omitempty"`
+	// AutoResume A request to one of its ports lets it go on when it is paused.
+	AutoResume *AutoResume `json:"auto_resume,omitempty"`
+	DiskBytes  *int64      `json:"disk_bytes,omitempty"`
 
 	// Internet The guest reaches the public internet.
 	Internet  *bool  `json:"internet,omitempty"`
@@ -538,6 +549,9 @@ type CreateSandbox struct {
 
 	// OnExpiry What becomes of a sandbox that was idle for its time to live.
 	OnExpiry *OnExpiry `json:"on_expiry,omitempty"`
+
+	// Public Its ports are open to everybody who knows their URL, and not only to who shows an access token.
+	Public *Public `json:"public,omitempty"`
 
 	// Snapshot At most 64 lower-case letters, digits, dots, dashes and underscores, the first a letter or digit.
 	Snapshot *SnapshotName `json:"snapshot,omitempty"`
@@ -855,6 +869,15 @@ type PagerMetrics struct {
 // Path UTF-8, at most 4096 bytes. What has another name in the guest is seen, as `inexact`, but can't be asked for.
 type Path = string
 
+// Port defines model for Port.
+type Port struct {
+	// Public Its ports are open to everybody who knows their URL, and not only to who shows an access token.
+	Public Public `json:"public"`
+
+	// URL Example: http://8000-0123456789abcdefghij.localhost:8080
+	URL string `json:"url"`
+}
+
 // Process A command that runs. Its texts are the guest's, made fit to be shown, and cut where they are long.
 type Process struct {
 	Args []string `json:"args"`
@@ -868,6 +891,9 @@ type Process struct {
 type ProcessList struct {
 	Processes []Process `json:"processes"`
 }
+
+// Public Its ports are open to everybody who knows their URL, and not only to who shows an access token.
+type Public = bool
 
 // Resources What sandboxes may take together, where 0 is no limit, or what they take. Disk has room for the memory of each, which is on the disk while it
 // is paused.
@@ -883,6 +909,9 @@ type Role string
 
 // Sandbox defines model for Sandbox.
 type Sandbox struct {
+	// AutoResume A request to one of its ports lets it go on when it is paused.
+	AutoResume AutoResume `json:"auto_resume"`
+
 	// ChangedAt Of the state.
 	ChangedAt time.Time `json:"changed_at"`
 	CreatedAt time.Time `json:"created_at"`
@@ -898,6 +927,9 @@ type Sandbox struct {
 
 	// OnExpiry What becomes of a sandbox that was idle for its time to live.
 	OnExpiry OnExpiry `json:"on_expiry"`
+
+	// Public Its ports are open to everybody who knows their URL, and not only to who shows an access token.
+	Public Public `json:"public"`
 
 	// Reason Why it is in that state.
 	Reason string `json:"reason"`
@@ -1143,11 +1175,17 @@ type Text struct {
 
 // UpdateSandbox defines model for UpdateSandbox.
 type UpdateSandbox struct {
+	// AutoResume A request to one of its ports lets it go on when it is paused.
+	AutoResume *AutoResume `json:"auto_resume,omitempty"`
+
 	// Metadata At most 64 entries; names and values have at most 255 bytes each, a name at least one and no `=`.
 	Metadata *Metadata `json:"metadata,omitempty"`
 
 	// OnExpiry What becomes of a sandbox that was idle for its time to live.
 	OnExpiry *OnExpiry `json:"on_expiry,omitempty"`
+
+	// Public Its ports are open to everybody who knows their URL, and not only to who shows an access token.
+	Public *Public `json:"public,omitempty"`
 
 	// TTLSeconds How long it may be idle, in seconds; 0 is for ever.
 	TTLSeconds *TTL `json:"ttl_seconds,omitempty"`
@@ -1744,9 +1782,15 @@ type ServerInterface interface {
 	// GetSandbox Get a sandbox
 	// (GET /v1/sandboxes/{id})
 	GetSandbox(w http.ResponseWriter, r *http.Request, id SandboxID)
-	// UpdateSandbox Change a sandbox's time to live or metadata
+	// UpdateSandbox Change a sandbox's time to live, metadata, or who reaches its ports
 	// (PATCH /v1/sandboxes/{id})
 	UpdateSandbox(w http.ResponseWriter, r *http.Request, id SandboxID)
+	// RevokeAccessTokens Revoke all access tokens of a sandbox
+	// (DELETE /v1/sandboxes/{id}/access-tokens)
+	RevokeAccessTokens(w http.ResponseWriter, r *http.Request, id SandboxID)
+	// CreateAccessToken Make a token that opens all ports of a sandbox
+	// (POST /v1/sandboxes/{id}/access-tokens)
+	CreateAccessToken(w http.ResponseWriter, r *http.Request, id SandboxID)
 	// ExecCommand Run a command and give what it wrote when it has ended
 	// (POST /v1/sandboxes/{id}/exec)
 	ExecCommand(w http.ResponseWriter, r *http.Request, id SandboxID, params ExecCommandParams)
@@ -1786,6 +1830,9 @@ type ServerInterface interface {
 	// PauseSandbox Freeze a sandbox to disk
 	// (POST /v1/sandboxes/{id}/pause)
 	PauseSandbox(w http.ResponseWriter, r *http.Request, id SandboxID, params PauseSandboxParams)
+	// GetPort Get the URL of a port
+	// (GET /v1/sandboxes/{id}/ports/{port})
+	GetPort(w http.ResponseWriter, r *http.Request, id SandboxID, port int32)
 	// ListProcesses List the commands that run
 	// (GET /v1/sandboxes/{id}/processes)
 	ListProcesses(w http.ResponseWriter, r *http.Request, id SandboxID)
@@ -2550,6 +2597,58 @@ func (siw *ServerInterfaceWrapper) UpdateSandbox(w http.ResponseWriter, r *http.
 	handler.ServeHTTP(w, r)
 }
 
+// RevokeAccessTokens operation middleware
+func (siw *ServerInterfaceWrapper) RevokeAccessTokens(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id SandboxID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RevokeAccessTokens(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateAccessToken operation middleware
+func (siw *ServerInterfaceWrapper) CreateAccessToken(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id SandboxID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateAccessToken(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ExecCommand operation middleware
 func (siw *ServerInterfaceWrapper) ExecCommand(w http.ResponseWriter, r *http.Request) {
 
@@ -3228,6 +3327,41 @@ func (siw *ServerInterfaceWrapper) PauseSandbox(w http.ResponseWriter, r *http.R
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.PauseSandbox(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetPort operation middleware
+func (siw *ServerInterfaceWrapper) GetPort(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id SandboxID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "port" -------------
+	var port int32
+
+	err = runtime.BindStyledParameterWithOptions("simple", "port", r.PathValue("port"), &port, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int32", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "port", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetPort(w, r, id, port)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -4685,6 +4819,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/sandboxes/{id}", wrapper.DestroySandbox)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/sandboxes/{id}", wrapper.GetSandbox)
 	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/v1/sandboxes/{id}", wrapper.UpdateSandbox)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/v1/sandboxes/{id}/access-tokens", wrapper.RevokeAccessTokens)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/sandboxes/{id}/access-tokens", wrapper.CreateAccessToken)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/sandboxes/{id}/exec", wrapper.ExecCommand)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/sandboxes/{id}/exec/stream", wrapper.StreamCommand)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/sandboxes/{id}/files/content", wrapper.ReadFile)
@@ -4698,6 +4834,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/sandboxes/{id}/fork", wrapper.ForkSandbox)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/sandboxes/{id}/metrics", wrapper.GetSandboxMetrics)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/sandboxes/{id}/pause", wrapper.PauseSandbox)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/sandboxes/{id}/ports/{port}", wrapper.GetPort)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/sandboxes/{id}/processes", wrapper.ListProcesses)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v1/sandboxes/{id}/processes", wrapper.StartProcess)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v1/sandboxes/{id}/processes/{pid}/output", wrapper.FollowProcess)
@@ -5489,6 +5626,78 @@ func (response UpdateSandboxdefaultJSONResponse) VisitUpdateSandboxResponse(w ht
 	return err
 }
 
+type RevokeAccessTokensRequestObject struct {
+	ID SandboxID `json:"id"`
+}
+
+type RevokeAccessTokensResponseObject interface {
+	VisitRevokeAccessTokensResponse(w http.ResponseWriter) error
+}
+
+type RevokeAccessTokens204Response struct {
+}
+
+func (response RevokeAccessTokens204Response) VisitRevokeAccessTokensResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RevokeAccessTokensdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response RevokeAccessTokensdefaultJSONResponse) VisitRevokeAccessTokensResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAccessTokenRequestObject struct {
+	ID SandboxID `json:"id"`
+}
+
+type CreateAccessTokenResponseObject interface {
+	VisitCreateAccessTokenResponse(w http.ResponseWriter) error
+}
+
+type CreateAccessToken201JSONResponse AccessToken
+
+func (response CreateAccessToken201JSONResponse) VisitCreateAccessTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateAccessTokendefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CreateAccessTokendefaultJSONResponse) VisitCreateAccessTokenResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ExecCommandRequestObject struct {
 	ID     SandboxID `json:"id"`
 	Params ExecCommandParams
@@ -6113,6 +6322,46 @@ type PauseSandboxdefaultJSONResponse struct {
 }
 
 func (response PauseSandboxdefaultJSONResponse) VisitPauseSandboxResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPortRequestObject struct {
+	ID   SandboxID `json:"id"`
+	Port int32     `json:"port"`
+}
+
+type GetPortResponseObject interface {
+	VisitGetPortResponse(w http.ResponseWriter) error
+}
+
+type GetPort200JSONResponse Port
+
+func (response GetPort200JSONResponse) VisitGetPortResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetPortdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetPortdefaultJSONResponse) VisitGetPortResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7428,9 +7677,15 @@ type StrictServerInterface interface {
 	// GetSandbox Get a sandbox
 	// (GET /v1/sandboxes/{id})
 	GetSandbox(ctx context.Context, request GetSandboxRequestObject) (GetSandboxResponseObject, error)
-	// UpdateSandbox Change a sandbox's time to live or metadata
+	// UpdateSandbox Change a sandbox's time to live, metadata, or who reaches its ports
 	// (PATCH /v1/sandboxes/{id})
 	UpdateSandbox(ctx context.Context, request UpdateSandboxRequestObject) (UpdateSandboxResponseObject, error)
+	// RevokeAccessTokens Revoke all access tokens of a sandbox
+	// (DELETE /v1/sandboxes/{id}/access-tokens)
+	RevokeAccessTokens(ctx context.Context, request RevokeAccessTokensRequestObject) (RevokeAccessTokensResponseObject, error)
+	// CreateAccessToken Make a token that opens all ports of a sandbox
+	// (POST /v1/sandboxes/{id}/access-tokens)
+	CreateAccessToken(ctx context.Context, request CreateAccessTokenRequestObject) (CreateAccessTokenResponseObject, error)
 	// ExecCommand Run a command and give what it wrote when it has ended
 	// (POST /v1/sandboxes/{id}/exec)
 	ExecCommand(ctx context.Context, request ExecCommandRequestObject) (ExecCommandResponseObject, error)
@@ -7470,6 +7725,9 @@ type StrictServerInterface interface {
 	// PauseSandbox Freeze a sandbox to disk
 	// (POST /v1/sandboxes/{id}/pause)
 	PauseSandbox(ctx context.Context, request PauseSandboxRequestObject) (PauseSandboxResponseObject, error)
+	// GetPort Get the URL of a port
+	// (GET /v1/sandboxes/{id}/ports/{port})
+	GetPort(ctx context.Context, request GetPortRequestObject) (GetPortResponseObject, error)
 	// ListProcesses List the commands that run
 	// (GET /v1/sandboxes/{id}/processes)
 	ListProcesses(ctx context.Context, request ListProcessesRequestObject) (ListProcessesResponseObject, error)
@@ -8121,6 +8379,58 @@ func (sh *strictHandler) UpdateSandbox(w http.ResponseWriter, r *http.Request, i
 	}
 }
 
+// RevokeAccessTokens operation middleware
+func (sh *strictHandler) RevokeAccessTokens(w http.ResponseWriter, r *http.Request, id SandboxID) {
+	var request RevokeAccessTokensRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokeAccessTokens(ctx, request.(RevokeAccessTokensRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokeAccessTokens")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RevokeAccessTokensResponseObject); ok {
+		if err := validResponse.VisitRevokeAccessTokensResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateAccessToken operation middleware
+func (sh *strictHandler) CreateAccessToken(w http.ResponseWriter, r *http.Request, id SandboxID) {
+	var request CreateAccessTokenRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateAccessToken(ctx, request.(CreateAccessTokenRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateAccessToken")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateAccessTokenResponseObject); ok {
+		if err := validResponse.VisitCreateAccessTokenResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ExecCommand operation middleware
 func (sh *strictHandler) ExecCommand(w http.ResponseWriter, r *http.Request, id SandboxID, params ExecCommandParams) {
 	var request ExecCommandRequestObject
@@ -8507,6 +8817,33 @@ func (sh *strictHandler) PauseSandbox(w http.ResponseWriter, r *http.Request, id
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(PauseSandboxResponseObject); ok {
 		if err := validResponse.VisitPauseSandboxResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetPort operation middleware
+func (sh *strictHandler) GetPort(w http.ResponseWriter, r *http.Request, id SandboxID, port int32) {
+	var request GetPortRequestObject
+
+	request.ID = id
+	request.Port = port
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetPort(ctx, request.(GetPortRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetPort")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetPortResponseObject); ok {
+		if err := validResponse.VisitGetPortResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -8,6 +8,8 @@ package servertest
 import (
 	"context"
 	"log/slog"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"sync"
@@ -30,6 +32,8 @@ import (
 	"wrenn.dev/wrenn/internal/server/hooks"
 	"wrenn.dev/wrenn/internal/server/hosts"
 	"wrenn.dev/wrenn/internal/server/pages"
+	"wrenn.dev/wrenn/internal/server/portname"
+	"wrenn.dev/wrenn/internal/server/proxy"
 	"wrenn.dev/wrenn/internal/server/store"
 )
 
@@ -58,9 +62,12 @@ type World struct {
 	// AsHost is the host as control knows it.
 	AsHost control.Host
 	Hosts  *hosts.Hosts
-	// HTTP serves the API and the pages at URL.
-	HTTP *httptest.Server
-	URL  string
+	// HTTP serves the API and the pages at URL, and the ports of sandboxes under the names that Domain gives them.
+	HTTP   *httptest.Server
+	URL    string
+	Domain portname.Domain
+	// Ports are those of every guest.
+	Ports *Ports
 	// Socket is the agent's.
 	Socket string
 	// Team has Key, which has every scope.
@@ -75,7 +82,8 @@ type World struct {
 // New returns a world that ends with the test.
 func New(t testing.TB, c Config) *World {
 	t.Helper()
-	w := &World{Host: sandboxtest.NewHost(t), t: t}
+	w := &World{Host: sandboxtest.NewHost(t), Ports: &Ports{}, t: t}
+	w.Network.Guest = w.Ports.dial
 	ctx, stop := context.WithCancel(context.Background())
 	log := slog.New(slog.DiscardHandler)
 	must := func(err error) {
@@ -118,15 +126,24 @@ func New(t testing.TB, c Config) *World {
 	added, err := extend.Start(ctx, extend.Config{Store: w.Store, Log: log}, c.Extensions)
 	must(err)
 	running.Go(func() { added.Run(ctx) })
-	handler, err := api.New(api.Config{Store: w.Store, Control: w.Control, Auth: w.Auth, Hosts: w.Hosts, Targets: targets, Extensions: added, Log: log})
+	w.HTTP = httptest.NewUnstartedServer(nil)
+	w.Domain, err = portname.Parse("localhost", w.HTTP.Listener.Addr().(*net.TCPAddr).Port)
 	must(err)
-	w.HTTP = httptest.NewServer(pages.Beside(handler))
+	handler, err := api.New(api.Config{Store: w.Store, Control: w.Control, Auth: w.Auth, Hosts: w.Hosts, Domain: w.Domain, Targets: targets, Extensions: added, Log: log})
+	must(err)
+	ports := proxy.New(proxy.Config{Domain: w.Domain, Sandboxes: w.Control, Log: log})
+	w.HTTP.Config.Handler = ports.Handler(pages.Beside(handler))
+	w.HTTP.Config.Protocols = new(http.Protocols)
+	w.HTTP.Config.Protocols.SetHTTP1(true)
+	w.HTTP.Config.Protocols.SetUnencryptedHTTP2(true)
+	w.HTTP.Start()
 	w.URL = w.HTTP.URL
 	w.Team, w.Key = w.NewTeam("ours")
 	w.HostIs(host.ID, store.HostUp)
 	t.Cleanup(func() {
 		w.HTTP.CloseClientConnections()
 		w.HTTP.Close()
+		ports.Close()
 		w.Control.Wait()
 		stop()
 		running.Wait()

@@ -40,7 +40,9 @@ type NewSandbox struct {
 	Metadata   map[string]string
 	TTLSeconds int32
 	OnExpiry   string // destroy or pause
-	Reason     string
+	// Public opens its ports to everybody; AutoResume has a request to one of them wake it.
+	Public, AutoResume bool
+	Reason             string
 }
 
 // ErrOvertaken is how an operation learns at its end that the sandbox is no longer its own: it was destroyed meanwhile, has ended, or this
@@ -107,7 +109,8 @@ func takeNew(ctx context.Context, q *db.Queries, n *NewSandbox, on string) (coun
 func insert(ctx context.Context, q *db.Queries, n NewSandbox, state State, snapshot *string) (Sandbox, error) {
 	p := db.InsertSandboxParams{ID: n.ID, TeamID: n.Team, HostID: n.Host, State: state, Reason: words(n.Reason), Template: n.Sizes.Template,
 		SnapshotID: snapshot, Vcpus: n.Sizes.VCPUs, MemoryMib: n.Sizes.MemoryMiB, DiskBytes: n.Sizes.DiskBytes, Internet: n.Internet,
-		Metadata: n.Metadata, TtlSeconds: n.TTLSeconds, OnExpiry: n.OnExpiry, KeyID: given(n.Key)}
+		Metadata: n.Metadata, TtlSeconds: n.TTLSeconds, OnExpiry: n.OnExpiry, KeyID: given(n.Key),
+		Public: n.Public, AutoResume: n.AutoResume}
 	if p.Metadata == nil {
 		p.Metadata = map[string]string{}
 	}
@@ -135,7 +138,7 @@ type Clones struct {
 	Reason string
 }
 
-// BeginFork makes the clones of a sandbox, which are starting, all or none; those of a fork that is asked for again are as they are now. It fails
+// BeginFork makes the clones of a sandbox, which are starting, all or none, and none of them public; those of a fork that is asked for again are as they are now. It fails
 // with a *errs.QuotaError when they are too many for their team or key.
 func (s *Store) BeginFork(ctx context.Context, c Clones) (list []Sandbox, err error) {
 	err = s.inTx(ctx, func(q *db.Queries) error {
@@ -148,7 +151,7 @@ func (s *Store) BeginFork(ctx context.Context, c Clones) (list []Sandbox, err er
 		}
 		for _, id := range c.IDs {
 			n := NewSandbox{ID: id, Team: c.Of.TeamID, Host: c.Of.HostID, Key: c.Key, Op: c.Op, OpTime: c.OpTime, Sizes: z, Internet: c.Of.Internet,
-				Metadata: c.Of.Metadata, TTLSeconds: c.Of.TtlSeconds, OnExpiry: c.Of.OnExpiry, Reason: c.Reason}
+				Metadata: c.Of.Metadata, TTLSeconds: c.Of.TtlSeconds, OnExpiry: c.Of.OnExpiry, AutoResume: c.Of.AutoResume, Reason: c.Reason}
 			made, err := insert(ctx, q, n, Starting, c.Of.SnapshotID)
 			if err != nil {
 				return err

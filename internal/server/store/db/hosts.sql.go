@@ -57,7 +57,7 @@ const comeBack = `-- name: ComeBack :one
 UPDATE sandboxes SET state = $1, reason = $2, with_host = false
 WHERE sandboxes.id = $3 AND sandboxes.version = $4 AND with_host
     AND EXISTS (SELECT 1 FROM hosts h WHERE h.id = sandboxes.host_id AND h.state IN ('joining', 'up'))
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host
 `
 
 type ComeBackParams struct {
@@ -96,6 +96,8 @@ func (q *Queries) ComeBack(ctx context.Context, arg ComeBackParams) (Sandbox, er
 		&i.CreatedAt,
 		&i.ChangedAt,
 		&i.KeyID,
+		&i.Public,
+		&i.AutoResume,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -184,7 +186,7 @@ func (q *Queries) GetHost(ctx context.Context, id string) (Host, error) {
 }
 
 const giveUp = `-- name: GiveUp :one
-UPDATE sandboxes SET state = 'stopped', reason = $1, with_host = false WHERE id = $2 AND team_id = $3 AND with_host RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
+UPDATE sandboxes SET state = 'stopped', reason = $1, with_host = false WHERE id = $2 AND team_id = $3 AND with_host RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host
 `
 
 type GiveUpParams struct {
@@ -217,6 +219,8 @@ func (q *Queries) GiveUp(ctx context.Context, arg GiveUpParams) (Sandbox, error)
 		&i.CreatedAt,
 		&i.ChangedAt,
 		&i.KeyID,
+		&i.Public,
+		&i.AutoResume,
 		&i.Awake,
 		&i.WithHost,
 	)

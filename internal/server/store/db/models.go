@@ -8,6 +8,12 @@ import (
 	"time"
 )
 
+type AccessToken struct {
+	Hash      []byte
+	SandboxID string
+	CreatedAt time.Time
+}
+
 type ApiKey struct {
 	ID                string
 	TeamID            string
@@ -146,6 +152,8 @@ type Sandbox struct {
 	CreatedAt  time.Time
 	ChangedAt  time.Time
 	KeyID      *string
+	Public     bool
+	AutoResume bool
 	Awake      bool
 	WithHost   bool
 }

@@ -13,7 +13,7 @@ import (
 const beginChange = `-- name: BeginChange :one
 UPDATE sandboxes SET state = $1, reason = $2, op = $3::text, op_until = now() + $4::interval
 WHERE id = $5 AND team_id = $6 AND (state = ANY ($7::text[]) OR op = $3::text)
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host
 `
 
 type BeginChangeParams struct {
@@ -59,6 +59,8 @@ func (q *Queries) BeginChange(ctx context.Context, arg BeginChangeParams) (Sandb
 		&i.CreatedAt,
 		&i.ChangedAt,
 		&i.KeyID,
+		&i.Public,
+		&i.AutoResume,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -82,7 +84,7 @@ func (q *Queries) DeleteEnded(ctx context.Context, before time.Time) (int64, err
 const finishChange = `-- name: FinishChange :one
 UPDATE sandboxes SET state = $1, reason = $2, op = NULL, op_until = NULL
 WHERE id = $3 AND op = $4::text
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host
 `
 
 type FinishChangeParams struct {
@@ -121,6 +123,8 @@ func (q *Queries) FinishChange(ctx context.Context, arg FinishChangeParams) (San
 		&i.CreatedAt,
 		&i.ChangedAt,
 		&i.KeyID,
+		&i.Public,
+		&i.AutoResume,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -131,7 +135,7 @@ const finishStart = `-- name: FinishStart :one
 UPDATE sandboxes SET state = 'running', reason = $1, op = NULL, op_until = NULL,
     template = $2, vcpus = $3, memory_mib = $4, disk_bytes = $5
 WHERE id = $6 AND op = $7::text
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host
 `
 
 type FinishStartParams struct {
@@ -176,6 +180,8 @@ func (q *Queries) FinishStart(ctx context.Context, arg FinishStartParams) (Sandb
 		&i.CreatedAt,
 		&i.ChangedAt,
 		&i.KeyID,
+		&i.Public,
+		&i.AutoResume,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -183,7 +189,7 @@ func (q *Queries) FinishStart(ctx context.Context, arg FinishStartParams) (Sandb
 }
 
 const getSandbox = `-- name: GetSandbox :one
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes WHERE id = $1 AND team_id = $2
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host FROM sandboxes WHERE id = $1 AND team_id = $2
 `
 
 type GetSandboxParams struct {
@@ -215,6 +221,8 @@ func (q *Queries) GetSandbox(ctx context.Context, arg GetSandboxParams) (Sandbox
 		&i.CreatedAt,
 		&i.ChangedAt,
 		&i.KeyID,
+		&i.Public,
+		&i.AutoResume,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -222,7 +230,7 @@ func (q *Queries) GetSandbox(ctx context.Context, arg GetSandboxParams) (Sandbox
 }
 
 const getSandboxOfHost = `-- name: GetSandboxOfHost :one
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes WHERE id = $1 AND host_id = $2
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host FROM sandboxes WHERE id = $1 AND host_id = $2
 `
 
 type GetSandboxOfHostParams struct {
@@ -254,6 +262,8 @@ func (q *Queries) GetSandboxOfHost(ctx context.Context, arg GetSandboxOfHostPara
 		&i.CreatedAt,
 		&i.ChangedAt,
 		&i.KeyID,
+		&i.Public,
+		&i.AutoResume,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -262,10 +272,10 @@ func (q *Queries) GetSandboxOfHost(ctx context.Context, arg GetSandboxOfHostPara
 
 const insertSandbox = `-- name: InsertSandbox :one
 INSERT INTO sandboxes (id, team_id, host_id, state, reason, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet,
-    metadata, ttl_seconds, on_expiry, key_id)
+    metadata, ttl_seconds, on_expiry, key_id, public, auto_resume)
 VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval, $8, $9,
-    $10, $11, $12, $13, $14, $15, $16, $17)
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
+    $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host
 `
 
 type InsertSandboxParams struct {
@@ -286,6 +296,8 @@ type InsertSandboxParams struct {
 	TtlSeconds int32
 	OnExpiry   string
 	KeyID      *string
+	Public     bool
+	AutoResume bool
 }
 
 func (q *Queries) InsertSandbox(ctx context.Context, arg InsertSandboxParams) (Sandbox, error) {
@@ -307,6 +319,8 @@ func (q *Queries) InsertSandbox(ctx context.Context, arg InsertSandboxParams) (S
 		arg.TtlSeconds,
 		arg.OnExpiry,
 		arg.KeyID,
+		arg.Public,
+		arg.AutoResume,
 	)
 	var i Sandbox
 	err := row.Scan(
@@ -330,6 +344,8 @@ func (q *Queries) InsertSandbox(ctx context.Context, arg InsertSandboxParams) (S
 		&i.CreatedAt,
 		&i.ChangedAt,
 		&i.KeyID,
+		&i.Public,
+		&i.AutoResume,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -337,7 +353,7 @@ func (q *Queries) InsertSandbox(ctx context.Context, arg InsertSandboxParams) (S
 }
 
 const listAlive = `-- name: ListAlive :many
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host FROM sandboxes
 WHERE host_id = $1 AND id > $2 AND (state NOT IN ('stopped', 'failed', 'lost') OR with_host)
 ORDER BY id LIMIT $3::int
 `
@@ -378,6 +394,8 @@ func (q *Queries) ListAlive(ctx context.Context, arg ListAliveParams) ([]Sandbox
 			&i.CreatedAt,
 			&i.ChangedAt,
 			&i.KeyID,
+			&i.Public,
+			&i.AutoResume,
 			&i.Awake,
 			&i.WithHost,
 		); err != nil {
@@ -392,7 +410,7 @@ func (q *Queries) ListAlive(ctx context.Context, arg ListAliveParams) ([]Sandbox
 }
 
 const listOfOp = `-- name: ListOfOp :many
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes WHERE team_id = $1 AND id = ANY ($2::text[]) ORDER BY array_position($2::text[], id)
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host FROM sandboxes WHERE team_id = $1 AND id = ANY ($2::text[]) ORDER BY array_position($2::text[], id)
 `
 
 type ListOfOpParams struct {
@@ -430,6 +448,8 @@ func (q *Queries) ListOfOp(ctx context.Context, arg ListOfOpParams) ([]Sandbox, 
 			&i.CreatedAt,
 			&i.ChangedAt,
 			&i.KeyID,
+			&i.Public,
+			&i.AutoResume,
 			&i.Awake,
 			&i.WithHost,
 		); err != nil {
@@ -444,8 +464,8 @@ func (q *Queries) ListOfOp(ctx context.Context, arg ListOfOpParams) ([]Sandbox, 
 }
 
 const listSandboxes = `-- name: ListSandboxes :many
-SELECT s.id, s.team_id, s.host_id, s.state, s.reason, s.version, s.op, s.op_until, s.template, s.snapshot_id, s.vcpus, s.memory_mib, s.disk_bytes, s.internet, s.metadata, s.ttl_seconds, s.on_expiry, s.created_at, s.changed_at, s.key_id, s.awake, s.with_host FROM unnest($1::text[]) AS wanted(state) CROSS JOIN LATERAL (
-    SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes
+SELECT s.id, s.team_id, s.host_id, s.state, s.reason, s.version, s.op, s.op_until, s.template, s.snapshot_id, s.vcpus, s.memory_mib, s.disk_bytes, s.internet, s.metadata, s.ttl_seconds, s.on_expiry, s.created_at, s.changed_at, s.key_id, s.public, s.auto_resume, s.awake, s.with_host FROM unnest($1::text[]) AS wanted(state) CROSS JOIN LATERAL (
+    SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host FROM sandboxes
     WHERE team_id = $2 AND state = wanted.state AND (created_at, id) < ($3::timestamptz, $4::text)
     ORDER BY created_at DESC, id DESC LIMIT $5::int
 ) s ORDER BY s.created_at DESC, s.id DESC LIMIT $5::int
@@ -495,6 +515,8 @@ func (q *Queries) ListSandboxes(ctx context.Context, arg ListSandboxesParams) ([
 			&i.CreatedAt,
 			&i.ChangedAt,
 			&i.KeyID,
+			&i.Public,
+			&i.AutoResume,
 			&i.Awake,
 			&i.WithHost,
 		); err != nil {
@@ -509,7 +531,7 @@ func (q *Queries) ListSandboxes(ctx context.Context, arg ListSandboxesParams) ([
 }
 
 const listSandboxesByMetadata = `-- name: ListSandboxesByMetadata :many
-SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host FROM sandboxes
+SELECT id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host FROM sandboxes
 WHERE team_id = $1 AND state = ANY ($2::text[]) AND (created_at, id) < ($3::timestamptz, $4::text)
     AND metadata @> $5::jsonb
 ORDER BY created_at DESC, id DESC LIMIT $6::int
@@ -561,6 +583,8 @@ func (q *Queries) ListSandboxesByMetadata(ctx context.Context, arg ListSandboxes
 			&i.CreatedAt,
 			&i.ChangedAt,
 			&i.KeyID,
+			&i.Public,
+			&i.AutoResume,
 			&i.Awake,
 			&i.WithHost,
 		); err != nil {
@@ -578,7 +602,7 @@ const observe = `-- name: Observe :one
 UPDATE sandboxes SET state = $1, reason = $2, op = NULL, op_until = NULL
 WHERE id = $3 AND version = $4 AND state NOT IN ('stopped', 'failed', 'lost')
     AND (op IS NULL OR op_until < now() OR $1 IN ('stopped', 'failed', 'lost'))
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host
 `
 
 type ObserveParams struct {
@@ -617,6 +641,8 @@ func (q *Queries) Observe(ctx context.Context, arg ObserveParams) (Sandbox, erro
 		&i.CreatedAt,
 		&i.ChangedAt,
 		&i.KeyID,
+		&i.Public,
+		&i.AutoResume,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -626,7 +652,7 @@ func (q *Queries) Observe(ctx context.Context, arg ObserveParams) (Sandbox, erro
 const setMetadata = `-- name: SetMetadata :one
 UPDATE sandboxes SET metadata = $1
 WHERE id = $2 AND team_id = $3 AND state NOT IN ('stopped', 'failed', 'lost')
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host
 `
 
 type SetMetadataParams struct {
@@ -659,6 +685,8 @@ func (q *Queries) SetMetadata(ctx context.Context, arg SetMetadataParams) (Sandb
 		&i.CreatedAt,
 		&i.ChangedAt,
 		&i.KeyID,
+		&i.Public,
+		&i.AutoResume,
 		&i.Awake,
 		&i.WithHost,
 	)
@@ -668,7 +696,7 @@ func (q *Queries) SetMetadata(ctx context.Context, arg SetMetadataParams) (Sandb
 const setTTL = `-- name: SetTTL :one
 UPDATE sandboxes SET ttl_seconds = $1, on_expiry = $2
 WHERE id = $3 AND team_id = $4 AND state IN ('running', 'paused')
-RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, awake, with_host
+RETURNING id, team_id, host_id, state, reason, version, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet, metadata, ttl_seconds, on_expiry, created_at, changed_at, key_id, public, auto_resume, awake, with_host
 `
 
 type SetTTLParams struct {
@@ -707,6 +735,8 @@ func (q *Queries) SetTTL(ctx context.Context, arg SetTTLParams) (Sandbox, error)
 		&i.CreatedAt,
 		&i.ChangedAt,
 		&i.KeyID,
+		&i.Public,
+		&i.AutoResume,
 		&i.Awake,
 		&i.WithHost,
 	)

@@ -1,8 +1,8 @@
 -- name: InsertSandbox :one
 INSERT INTO sandboxes (id, team_id, host_id, state, reason, op, op_until, template, snapshot_id, vcpus, memory_mib, disk_bytes, internet,
-    metadata, ttl_seconds, on_expiry, key_id)
+    metadata, ttl_seconds, on_expiry, key_id, public, auto_resume)
 VALUES (@id, @team_id, @host_id, @state, @reason, sqlc.narg('op'), now() + sqlc.narg('op_time')::interval, @template, sqlc.narg('snapshot_id'),
-    @vcpus, @memory_mib, @disk_bytes, @internet, @metadata, @ttl_seconds, @on_expiry, sqlc.narg('key_id'))
+    @vcpus, @memory_mib, @disk_bytes, @internet, @metadata, @ttl_seconds, @on_expiry, sqlc.narg('key_id'), @public, @auto_resume)
 RETURNING *;
 
 -- name: GetSandbox :one
