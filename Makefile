@@ -32,7 +32,7 @@ help: ## list the commands
 ## ---- the main job ----
 
 .PHONY: demo
-demo: ## install what is needed, build, and run one command in a fresh microVM
+demo: ## install what is needed, build, and show the whole life of a sandbox through the REST API and the commands
 	@tools/demo
 
 .PHONY: build
