@@ -58,6 +58,7 @@ func TestALife(t *testing.T) {
 	p.fill("#clones", "2")
 	p.click("#fork button")
 	p.until("document.querySelectorAll('#sandboxes li').length === 3")
+	p.until("!document.querySelector('#freeze button').disabled") // the events may tell of the clones before the fork is answered
 	p.enter("#name", "golden")
 	p.shows("#snapshots", "golden")
 	p.click("#snapshots [data-key=golden] button")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -31,14 +32,31 @@ var (
 	isPlain = regexp.MustCompile("^[a-z_]+=[^$`]*(\\$[A-Za-z_]+[^$`]*)*$")
 )
 
-// documents are the repository's.
+// elsewhere are documents whose commands another test runs, by the folder that it is in.
+var elsewhere = map[string]string{"operations.md": "../systemd"} // as a whole, on a host that systemd runs
+
+// documents are the repository's but those.
 func documents(t *testing.T) []string {
 	t.Helper()
 	list, err := filepath.Glob("../../docs/*.md")
 	if err != nil || len(list) == 0 {
 		t.Fatal(list, err)
 	}
+	list = slices.DeleteFunc(list, func(file string) bool {
+		folder, is := elsewhere[filepath.Base(file)]
+		return is && runs(t, folder, filepath.Base(file))
+	})
 	return append(list, "../../README.md")
+}
+
+// runs says whether the tests in a folder name a document.
+func runs(t *testing.T, folder, document string) bool {
+	t.Helper()
+	tests, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(tests, func(name string) bool { return strings.Contains(read(t, name), "docs/"+document) })
 }
 
 // steps are a document's commands that are run: those with a curl, and plain assignments, in blocks that are marked "console". They begin with "$ ",

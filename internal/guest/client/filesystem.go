@@ -71,17 +71,25 @@ type Entry struct {
 	Target string
 }
 
-// check refuses what the protocol can't carry as it is.
+// check refuses what the protocol can't carry as it is. Two paths are where something moves from and to.
 func (f *Files) check(paths ...string) error {
 	if strings.Contains(f.user, ":") {
-		return fmt.Errorf("the user %q has a colon in its name: %w", f.user, errs.ErrInvalid)
+		return errUserName(f.user)
 	}
-	for _, path := range paths {
+	fields := []string{"path"}
+	if len(paths) == 2 {
+		fields = []string{"from", "to"}
+	}
+	for i, path := range paths {
 		if !utf8.ValidString(path) || strings.ContainsRune(path, 0) || len(path) > maxPathText {
-			return fmt.Errorf("the path %.100q is not UTF-8, has a NUL in it, or is longer than %d bytes: %w", path, maxPathText, errs.ErrInvalid)
+			return errs.Field(fields[i], fmt.Sprintf("%.100q is not UTF-8, has a NUL in it, or is longer than %d bytes", path, maxPathText), "give another path")
 		}
 	}
 	return nil
+}
+
+func errUserName(user string) error {
+	return errs.Field("user", fmt.Sprintf("%q has a colon in its name", user), "give a user that the guest has")
 }
 
 // ask is a call with the user in its header.

@@ -52,7 +52,7 @@ type Command struct {
 // check refuses what the protocol can't carry as it is: its texts are UTF-8, and of a user's name it cuts off what follows a colon.
 func (c Command) check() error {
 	if strings.Contains(c.User, ":") {
-		return fmt.Errorf("the user %q has a colon in its name: %w", c.User, errs.ErrInvalid)
+		return errUserName(c.User)
 	}
 	texts := []struct{ what, text string }{{"command", c.Cmd}, {"folder", c.Cwd}}
 	for _, arg := range c.Args {

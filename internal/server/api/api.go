@@ -67,7 +67,7 @@ func New(c Config) (http.Handler, error) {
 		RequestErrorHandlerFunc:  func(w http.ResponseWriter, r *http.Request, err error) { writeError(w, r, badRequest(err)) },
 		ResponseErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) { writeError(w, r, fromGuest(err)) },
 	})
-	routes := &router{mux: http.NewServeMux(), wrap: s.guarded, ops: doc.Operations}
+	routes := &router{mux: http.NewServeMux(), wrap: s.guarded, ops: doc.Operations, literal: map[string]bool{}}
 	rest.HandlerWithOptions(strict, rest.StdHTTPServerOptions{BaseRouter: routes,
 		ErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) { writeError(w, r, badRequest(err)) }})
 	if routes.err != nil {

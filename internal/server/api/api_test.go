@@ -290,6 +290,7 @@ func TestOtherErrors(t *testing.T) {
 		{"no such template", call{method: "POST", path: "/v1/sandboxes", body: `{"template":"none"}`}, 404, rest.NotFound},
 		{"no such path", call{method: "GET", path: "/v1/nothing"}, 404, rest.NotFound},
 		{"no such method", call{method: "DELETE", path: "/v1/sandboxes"}, 405, rest.MethodNotAllowed},
+		{"no such method, where another path has an id", call{method: "GET", path: "/v1/hosts/tokens"}, 405, rest.MethodNotAllowed},
 		{"an odd method", call{method: "BREW", path: "/v1/sandboxes"}, 405, rest.MethodNotAllowed},
 		{"too large", call{method: "POST", path: "/v1/sandboxes", body: `{"template":"` + strings.Repeat("x", 3<<20) + `"}`}, 413, rest.TooLarge},
 		{"no room", call{method: "POST", path: "/v1/sandboxes", body: `{"template":"base"}`}, 429, rest.ResourceExhausted},
@@ -458,5 +459,8 @@ func TestHeaders(t *testing.T) {
 	}
 	if allow := w.do(call{method: http.MethodPut, path: "/v1/sandboxes"}).header.Get("Allow"); allow != "GET, HEAD, POST" {
 		t.Errorf("Allow: %q", allow)
+	}
+	if allow := w.do(call{method: http.MethodPut, path: "/v1/hosts/tokens"}).header.Get("Allow"); allow != "POST" {
+		t.Errorf("Allow, where a host's id could be: %q", allow)
 	}
 }

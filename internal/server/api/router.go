@@ -19,7 +19,9 @@ type router struct {
 	mux  *http.ServeMux
 	wrap func(*contract.Operation, http.Handler) http.Handler
 	ops  map[string]*contract.Operation
-	err  error
+	// literal are the paths in which nothing stands for anything else.
+	literal map[string]bool
+	err     error
 }
 
 // HandleFunc implements rest.ServeMux.
@@ -29,12 +31,15 @@ func (m *router) HandleFunc(pattern string, h func(http.ResponseWriter, *http.Re
 		m.err = fmt.Errorf("the document has no operation %s: is the generated code older?", pattern)
 		return
 	}
+	if _, path, _ := strings.Cut(pattern, " "); !strings.Contains(path, "{") {
+		m.literal[path] = true
+	}
 	m.mux.Handle(pattern, m.wrap(op, http.HandlerFunc(h)))
 }
 
 // ServeHTTP implements http.Handler.
 func (m *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, pattern := m.mux.Handler(r); pattern != "" {
+	if m.has(r) {
 		m.mux.ServeHTTP(w, r)
 		return
 	}
@@ -42,7 +47,7 @@ func (m *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		other := r.Clone(r.Context())
 		other.Method = method
-		if _, pattern := m.mux.Handler(other); pattern != "" {
+		if m.has(other) {
 			allowed = append(allowed, method)
 		}
 	}
@@ -52,6 +57,12 @@ func (m *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
 	writeError(w, r, &methodError{r.Method, allowed})
+}
+
+// has says whether the document has what a request asks for. A path that it has as such, /v1/hosts/tokens, is not one with that as an id too.
+func (m *router) has(r *http.Request) bool {
+	_, pattern := m.mux.Handler(r)
+	return pattern != "" && (!m.literal[r.URL.Path] || strings.HasSuffix(pattern, " "+r.URL.Path))
 }
 
 // seen is what the log tells of an answer.

@@ -23,6 +23,12 @@ func OnThisMachine(t testing.TB) func(sandbox.DialFunc, string) hostagent.Guest 
 	return func(sandbox.DialFunc, string) hostagent.Guest { return guest.New(envd.Dial, envd.Token) }
 }
 
+// Files is what a Config's Guest that does not run commands has files from: a folder of this machine, and nothing else of it.
+func Files(t testing.TB) func(user string) *guest.Files {
+	envd, dial := fenced(t)
+	return guest.New(dial, envd.Token).Files
+}
+
 // programs are those of this machine that a guest runs.
 var programs = []string{"bash", "cat", "echo", "env", "false", "id", "printf", "pwd", "seq", "sh", "sleep", "stty", "true"}
 

@@ -7,6 +7,7 @@ package servertest
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -79,6 +80,11 @@ type World struct {
 	t testing.TB
 }
 
+// nowhere finds no name but this machine's: no test sends anything to another.
+var nowhere = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+	return nil, errors.New("tests ask no name server")
+}}
+
 // New returns a world that ends with the test.
 func New(t testing.TB, c Config) *World {
 	t.Helper()
@@ -121,7 +127,7 @@ func New(t testing.TB, c Config) *World {
 	w.Control, w.Auth = control.New(w.Store, w.Hosts, log), auth.New(w.Store)
 	running.Go(func() { w.Hosts.Run(ctx) })
 	running.Go(func() { w.Control.Watch(ctx) })
-	targets := hooks.Targets{Private: true} // receivers are on this machine
+	targets := hooks.Targets{Private: true, Resolver: nowhere} // receivers are on this machine
 	running.Go(func() { hooks.New(w.Store, targets, log).Run(ctx) })
 	added, err := extend.Start(ctx, extend.Config{Store: w.Store, Log: log}, c.Extensions)
 	must(err)
