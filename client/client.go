@@ -19,6 +19,11 @@ type Client struct {
 	Templates *Templates
 	// Keys are the team's API keys.
 	Keys *Keys
+	// Webhooks are the team's.
+	Webhooks *Webhooks
+	// Teams and Hosts are the installation's.
+	Teams *Teams
+	Hosts *Hosts
 
 	rest *rest.Client
 	send *sender
@@ -74,6 +79,7 @@ func New(address string, options ...Option) (*Client, error) {
 		return nil, invalid("url", err.Error(), "give one such as https://wrenn.example.org")
 	}
 	made.Sandboxes, made.Snapshots, made.Templates, made.Keys = &Sandboxes{made}, &Snapshots{made}, &Templates{made}, &Keys{made}
+	made.Webhooks, made.Teams, made.Hosts = &Webhooks{made}, &Teams{made}, &Hosts{made}
 	return made, nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"time"
@@ -260,4 +262,67 @@ func ExampleSandbox_OpenTerminal() {
 	}
 	fmt.Println(strings.TrimSpace(string(shown)))
 	// Output: 40 120
+}
+
+// A server in a sandbox has a URL. Who has a token may see it.
+func ExampleSandbox_Port() {
+	c, done := connect()
+	defer done()
+	ctx := context.Background()
+	sb, err := c.Sandboxes.Create(ctx, client.CreateOptions{Template: "base", AutoResume: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	port, err := sb.Port(ctx, 8000)
+	if err != nil {
+		log.Fatal(err)
+	}
+	token, err := sb.CreateAccessToken(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, port.URL, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	req.Header.Set("Wrenn-Access-Token", token)
+	fmt.Println(strings.HasPrefix(req.URL.Host, "8000-"), port.Public)
+	// Output: true false
+}
+
+// What a receiver does with a message: one that nobody else can have sent is believed.
+func ExampleVerifyWebhook() {
+	secret := "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+		if err == nil {
+			err = client.VerifyWebhook(secret, r.Header, body)
+		}
+		if err != nil {
+			http.Error(w, "not for me", http.StatusForbidden)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}
+	answer := httptest.NewRecorder()
+	handler(answer, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}")))
+	fmt.Println(answer.Code)
+	// Output: 403
+}
+
+// A team may have so much at once.
+func ExampleTeams_Create() {
+	c, done := connect()
+	defer done()
+	ctx := context.Background()
+	team, err := c.Teams.Create(ctx, "guests", client.Limits{Sandboxes: new(int64(10)), RequestsPerSecond: new(int32(20))})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, key, err := c.Teams.CreateKey(ctx, team.ID, client.CreateKeyOptions{Name: "first", Role: client.RoleAdmin})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(*team.Limits.Sandboxes, team.Limits.VCPUs == nil, key.Role)
+	// Output: 10 true admin
 }

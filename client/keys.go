@@ -15,7 +15,7 @@ type Scope string
 const (
 	ScopeRead     Scope = "read"     // sees
 	ScopeWrite    Scope = "write"    // changes
-	ScopeAdmin    Scope = "admin"    // makes and revokes the team's API keys
+	ScopeAdmin    Scope = "admin"    // makes and revokes the team's API keys, and reads its audit log
 	ScopeOperator Scope = "operator" // looks after what belongs to no team
 )
 
@@ -36,6 +36,8 @@ type Key struct {
 	Name       string
 	Prefix     string // how the key begins
 	Scopes     []Scope
+	Role       Role // that has these scopes; empty when none has
+	Limits     Limits
 	CreatedAt  time.Time
 	ExpiresAt  time.Time
 	RevokedAt  time.Time
@@ -43,7 +45,7 @@ type Key struct {
 }
 
 func toKey(k rest.Key) *Key {
-	made := &Key{ID: k.ID, Name: k.Name, Prefix: k.Prefix, CreatedAt: k.CreatedAt, ExpiresAt: or(k.ExpiresAt, time.Time{}),
+	made := &Key{ID: k.ID, Name: k.Name, Prefix: k.Prefix, Role: Role(or(k.Role, "")), Limits: toLimits(k.Limits), CreatedAt: k.CreatedAt, ExpiresAt: or(k.ExpiresAt, time.Time{}),
 		RevokedAt: or(k.RevokedAt, time.Time{}), LastUsedAt: or(k.LastUsedAt, time.Time{})}
 	for _, scope := range k.Scopes {
 		made.Scopes = append(made.Scopes, Scope(scope))
@@ -59,13 +61,19 @@ type CreateKeyOptions struct {
 	Name      string
 	Role      Role // or scopes
 	Scopes    []Scope
+	Limits    Limits    // within the team's
 	ExpiresAt time.Time // from when on it is refused; zero is never
 }
 
 // Create makes a key and returns it: it is told this once, and nobody can ask for it again. For that reason the client does not ask twice: when
 // the answer is lost, so is the key, which then is to be revoked.
 func (k *Keys) Create(ctx context.Context, o CreateKeyOptions) (secret string, _ *Key, _ error) {
-	body := rest.CreateKey{Name: o.Name}
+	resp, err := k.c.rest.CreateKey(ctx, o.rest())
+	return toNewKey(decode[rest.NewKey](resp, err))
+}
+
+func (o CreateKeyOptions) rest() rest.CreateKey {
+	body := rest.CreateKey{Name: o.Name, Limits: o.Limits.rest()}
 	if len(o.Scopes) > 0 {
 		scopes := make([]rest.Scope, len(o.Scopes))
 		for i, scope := range o.Scopes {
@@ -80,8 +88,10 @@ func (k *Keys) Create(ctx context.Context, o CreateKeyOptions) (secret string, _
 	if !o.ExpiresAt.IsZero() {
 		body.ExpiresAt = &o.ExpiresAt
 	}
-	resp, err := k.c.rest.CreateKey(ctx, body)
-	made, err := decode[rest.NewKey](resp, err)
+	return body
+}
+
+func toNewKey(made rest.NewKey, err error) (string, *Key, error) {
 	if err != nil {
 		return "", nil, err
 	}

@@ -53,8 +53,11 @@ type Sandbox struct {
 	Internet   bool // whether its guest reaches the public internet
 	Metadata   map[string]string
 	// TTL is how long it may be idle; 0 is for ever. OnExpiry is what becomes of it then.
-	TTL       time.Duration
-	OnExpiry  OnExpiry
+	TTL      time.Duration
+	OnExpiry OnExpiry
+	// Public has everybody reach its ports who knows their URL; AutoResume lets it go on when a request to one of them comes.
+	Public, AutoResume bool
+
 	CreatedAt time.Time
 	ChangedAt time.Time // of the state
 
@@ -64,7 +67,8 @@ type Sandbox struct {
 func (c *Client) sandbox(s rest.Sandbox) *Sandbox {
 	return &Sandbox{ID: s.ID, State: State(s.State), Reason: s.Reason, Template: s.Template, SnapshotID: or(s.SnapshotID, ""), VCPUs: int(s.Vcpus),
 		MemoryMiB: int(s.MemoryMib), DiskBytes: s.DiskBytes, Internet: s.Internet, Metadata: s.Metadata,
-		TTL: time.Duration(s.TTLSeconds) * time.Second, OnExpiry: OnExpiry(s.OnExpiry), CreatedAt: s.CreatedAt, ChangedAt: s.ChangedAt, c: c}
+		TTL: time.Duration(s.TTLSeconds) * time.Second, OnExpiry: OnExpiry(s.OnExpiry), Public: s.Public, AutoResume: s.AutoResume,
+		CreatedAt: s.CreatedAt, ChangedAt: s.ChangedAt, c: c}
 }
 
 // Sandboxes are the sandboxes of the key's team.
@@ -81,6 +85,8 @@ type CreateOptions struct {
 	// TTL is how long it may be idle, in whole seconds; 0 is for ever. OnExpiry is what becomes of it then; empty is DestroyOnExpiry.
 	TTL      time.Duration
 	OnExpiry OnExpiry
+	// Public has everybody reach its ports who knows their URL; AutoResume lets it go on when a request to one of them comes.
+	Public, AutoResume bool
 }
 
 // Create starts a sandbox and returns when its guest answers.
@@ -93,7 +99,8 @@ func (s *Sandboxes) Create(ctx context.Context, o CreateOptions) (*Sandbox, erro
 		return nil, invalid("VCPUs, MemoryMiB", "a size is out of range", "give what a host can have, or 0 for the template's")
 	}
 	body := rest.CreateSandbox{Template: given(o.Template), Snapshot: given(o.Snapshot), Vcpus: given(int32(o.VCPUs)), MemoryMib: given(int32(o.MemoryMiB)),
-		DiskBytes: given(o.DiskBytes), Metadata: metadata(o.Metadata), TTLSeconds: given(ttl), OnExpiry: given(rest.OnExpiry(o.OnExpiry))}
+		DiskBytes: given(o.DiskBytes), Metadata: metadata(o.Metadata), TTLSeconds: given(ttl), OnExpiry: given(rest.OnExpiry(o.OnExpiry)),
+		Public: given(o.Public), AutoResume: given(o.AutoResume)}
 	if o.NoInternet {
 		body.Internet = new(false)
 	}
@@ -232,14 +239,16 @@ type UpdateOptions struct {
 	// TTL is how long it may be idle, in whole seconds; 0 is for ever. OnExpiry goes with it; empty is DestroyOnExpiry.
 	TTL      *time.Duration
 	OnExpiry OnExpiry
+	// Public and AutoResume are as in CreateOptions.
+	Public, AutoResume *bool
 }
 
-// Update changes a sandbox's time to live or metadata.
+// Update changes a sandbox's time to live, metadata, or who reaches its ports.
 func (s *Sandbox) Update(ctx context.Context, o UpdateOptions) (*Sandbox, error) {
 	if err := named("id", s.ID); err != nil {
 		return nil, err
 	}
-	body := rest.UpdateSandbox{Metadata: metadata(o.Metadata), OnExpiry: given(rest.OnExpiry(o.OnExpiry))}
+	body := rest.UpdateSandbox{Metadata: metadata(o.Metadata), OnExpiry: given(rest.OnExpiry(o.OnExpiry)), Public: o.Public, AutoResume: o.AutoResume}
 	if o.TTL != nil {
 		ttl, err := seconds("TTL", *o.TTL)
 		if err != nil {

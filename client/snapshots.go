@@ -75,6 +75,11 @@ type Template struct {
 	ID   string // changes with what is in it
 	// What a sandbox gets unless it asks for something else.
 	VCPUs, MemoryMiB int
+	DiskBytes        int64 // the least disk that a sandbox can have
+}
+
+func toTemplate(t rest.Template) *Template {
+	return &Template{Name: t.Name, ID: t.ID, VCPUs: int(t.Vcpus), MemoryMiB: int(t.MemoryMib), DiskBytes: t.DiskBytes}
 }
 
 // Templates are the host's, and every team's.
@@ -89,7 +94,27 @@ func (t *Templates) List(ctx context.Context) ([]Template, error) {
 	}
 	list := make([]Template, len(all.Templates))
 	for i, one := range all.Templates {
-		list[i] = Template{Name: one.Name, ID: one.ID, VCPUs: int(one.Vcpus), MemoryMiB: int(one.MemoryMib)}
+		list[i] = *toTemplate(one)
 	}
 	return list, nil
+}
+
+// Get tells of a template.
+func (t *Templates) Get(ctx context.Context, name string) (*Template, error) {
+	if err := named("name", name); err != nil {
+		return nil, err
+	}
+	resp, err := t.c.rest.GetTemplate(ctx, name)
+	got, err := decode[rest.Template](resp, err)
+	return as(toTemplate, got, err)
+}
+
+// Delete deletes a template, for every team. It needs ScopeOperator. One that sandboxes or snapshots need is ErrFailedPrecondition, and the error names them.
+func (t *Templates) Delete(ctx context.Context, name string) error {
+	if err := named("name", name); err != nil {
+		return err
+	}
+	resp, err := t.c.rest.DeleteTemplate(ctx, name)
+	_, err = decode[struct{}](resp, err)
+	return err
 }

@@ -45,6 +45,7 @@ var jsonExamples = func() map[string]any {
 		"context show": targetView{"https://wrenn.example.org", `context "work"`},
 		"key create":   keyView{Key: "wrenn_…", ID: "ky-0123456789abcdefghij", Name: "ci", Prefix: "wrenn_0123", Scopes: []string{"read"}, CreatedAt: at, ExpiresAt: &at},
 		"key ls":       []keyView{{ID: "ky-0123456789abcdefghij", Name: "ci", Prefix: "wrenn_0123", Scopes: []string{"read"}, CreatedAt: at, LastUsedAt: &at}},
+		"url":          urlView{URL: "http://8000-0123456789abcdefghij.localhost:8080/?wrenn_access_token=wrenn_port_…", Token: "wrenn_port_…"},
 		"key revoke":   []outcomeView{{Name: "ky-0123456789abcdefghij"}},
 		"snapshot rm":  []outcomeView{{Name: "ready", Error: "snapshot ready is in use: failed precondition"}},
 		"host check":   hostcheck.Report{Fit: true, Items: []hostcheck.Item{{Name: "kvm", State: "ok", Detail: "it runs a guest"}}},

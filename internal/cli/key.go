@@ -86,7 +86,7 @@ func withServer(cmd *cobra.Command, do func(context.Context, *serverRemote) erro
 func newKeyCreate(s streams) *cobra.Command {
 	var asJSON bool
 	var scopes []string
-	var expires string
+	var expires, role string
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make an API key and print it, once",
@@ -94,6 +94,7 @@ func newKeyCreate(s streams) *cobra.Command {
 
 It needs a server, and a key with the scope admin.`,
 		Example: `  wrenn key create ci --scope read --scope write --expires 2160h
+  wrenn key create dashboard --role viewer
   wrenn key create laptop | wrenn login --name laptop https://wrenn.example.org`,
 		Args: usage(cobra.ExactArgs(1), "give a name for the key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -101,7 +102,13 @@ It needs a server, and a key with the scope admin.`,
 			if err != nil {
 				return err
 			}
-			o := client.CreateKeyOptions{Name: args[0]}
+			o := client.CreateKeyOptions{Name: args[0], Role: client.Role(role)}
+			switch {
+			case role != "" && cmd.Flags().Changed("scope"):
+				return errs.Field("--role", "--scope is given as well", "give one of them")
+			case role != "":
+				scopes = nil
+			}
 			for _, scope := range scopes {
 				o.Scopes = append(o.Scopes, client.Scope(scope))
 			}
@@ -126,6 +133,7 @@ It needs a server, and a key with the scope admin.`,
 	}
 	fl := cmd.Flags()
 	fl.StringSliceVar(&scopes, "scope", []string{"read", "write"}, "what it is good for: read, write, admin; may be given again")
+	fl.StringVar(&role, "role", "", "instead of scopes: viewer, developer, admin or operator")
 	fl.StringVar(&expires, "expires", "", "how long it is good, such as 720h (default: for ever)")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

@@ -91,8 +91,8 @@ type pagerView struct {
 	MemoryBytes     uint64 `json:"memory_bytes"`
 	Faults          uint64 `json:"faults"`
 	ReadBytes       uint64 `json:"read_bytes"`
-	PresentPages    uint64 `json:"present_pages"`
-	PrefetchedPages uint64 `json:"prefetched_pages"`
+	PresentPages    uint64 `json:"present_pages,omitempty"`
+	PrefetchedPages uint64 `json:"prefetched_pages,omitempty"`
 	Ended           bool   `json:"ended"`
 }
 
@@ -110,11 +110,11 @@ func newStats(s streams) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "stats [ID...]",
-		Short: "Show what sandboxes take of this machine",
+		Short: "Show what sandboxes take of their host",
 		Long: `Stats shows what each sandbox that has a machine takes of the host, now: processor time since its start, memory, how full the store of
 its disk's changes is, and what the process did that brings its memory in from the build. Without an ID it shows all.
 
-It needs an agent.`,
+It needs an agent or a server. A server does not tell the pages that are present or were prefetched.`,
 		Example: `  wrenn stats
   wrenn stats --json cl-0123456789abcdefghij | jq '.[0].memory_bytes'`,
 		Args: cobra.ArbitraryArgs,

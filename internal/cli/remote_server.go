@@ -257,6 +257,38 @@ func (r *serverRemote) logs(context.Context, string, int) (logsView, error) {
 	return logsView{}, r.cant("show logs", "run 'wrenn logs --context local' on the sandbox's host")
 }
 
-func (r *serverRemote) stats(context.Context, []string) ([]statsView, error) {
-	return nil, r.cant("tell what sandboxes take of their host", "run 'wrenn stats --context local' there")
+// stats are asked for one sandbox after another; of all, one that has stopped running meanwhile is left out, as an agent leaves it out.
+func (r *serverRemote) stats(ctx context.Context, ids []string) ([]statsView, error) {
+	named := len(ids) > 0
+	if !named {
+		for sb, err := range r.c.Sandboxes.List(ctx, client.ListOptions{States: []client.State{client.Running}, PageSize: 1000}) {
+			if err != nil {
+				return nil, r.told(err)
+			}
+			ids = append(ids, sb.ID)
+		}
+	}
+	list := []statsView{}
+	for _, id := range ids {
+		m, err := r.c.Sandboxes.Of(id).Metrics(ctx)
+		switch {
+		case !named && (errors.Is(err, client.ErrFailedPrecondition) || errors.Is(err, client.ErrNotFound)):
+			continue
+		case err != nil:
+			return nil, r.told(err)
+		}
+		list = append(list, viewMetrics(id, m))
+	}
+	return list, nil
+}
+
+// viewMetrics is what a server says. It does not tell of pages.
+func viewMetrics(id string, m *client.Metrics) statsView {
+	v := statsView{ID: id, Time: m.At, CPUMicroseconds: uint64(m.CPU.Microseconds()), MemoryBytes: uint64(m.MemoryBytes), MemoryLimitBytes: uint64(m.MemoryLimitBytes),
+		DiskUsedBytes: uint64(m.DiskUsedBytes), DiskCapacityBytes: uint64(m.DiskCapacityBytes), DiskHostBytes: uint64(m.DiskHostBytes)}
+	if p := m.Pager; p != nil {
+		v.Pager = &pagerView{CPUMicroseconds: uint64(p.CPU.Microseconds()), MemoryBytes: uint64(p.MemoryBytes), Faults: uint64(p.Faults),
+			ReadBytes: uint64(p.ReadBytes), Ended: p.Ended}
+	}
+	return v
 }

@@ -147,7 +147,7 @@ func TestWhatAServerDoesNotDo(t *testing.T) {
 		line, says string
 		code       int
 	}{
-		{"logs " + id, "--context local", exitFailed}, {"stats", "--context local", exitFailed}, {"create --cold", "--cold", exitUsage}, {"create --stream", "--stream", exitUsage},
+		{"logs " + id, "--context local", exitFailed}, {"create --cold", "--cold", exitUsage}, {"create --stream", "--stream", exitUsage},
 		{"create --console --url http://x", "--console", exitUsage}, {"--state-dir /x --context y ls", "--state-dir", exitUsage},
 		{"ls --url http://x --context y", "--url", exitUsage}, {"ls --context none", "wrenn login", exitUsage}, {"ls --url nowhere", "--url", exitUsage},
 	} {
@@ -157,6 +157,24 @@ func TestWhatAServerDoesNotDo(t *testing.T) {
 	}
 	t.Setenv("WRENN_URL", "http://127.0.0.1:1")
 	if code, _, errOut := wrenn(t, "", "create"); code != exitFailed || !strings.Contains(errOut, "127.0.0.1:1") || !strings.Contains(errOut, "WRENN_URL") {
+		t.Error(code, errOut)
+	}
+}
+
+func TestStatsThroughAServer(t *testing.T) {
+	ways["server"](t, newWorld(t))
+	id, other := made(t), made(t)
+	if code, _, errOut := wrenn(t, "", "pause", other); code != 0 {
+		t.Fatal(errOut)
+	}
+	_, out, _ := wrenn(t, "", "stats", "--json")
+	if list := decode[[]statsView](t, out); len(list) != 1 || list[0].ID != id || list[0].Time.IsZero() || list[0].MemoryLimitBytes == 0 {
+		t.Errorf("%+v", list)
+	}
+	if code, out, errOut := wrenn(t, "", "stats", id); code != 0 || !strings.Contains(out, id) {
+		t.Error(code, out, errOut)
+	}
+	if code, _, errOut := wrenn(t, "", "stats", other); code != exitFailed || !strings.Contains(errOut, "paused") {
 		t.Error(code, errOut)
 	}
 }
@@ -236,6 +254,13 @@ func TestKeys(t *testing.T) {
 	if v := decode[keyView](t, out); v.Key == "" || v.ExpiresAt != nil || v.Name != "two" {
 		t.Error(out)
 	}
+	if code, _, errOut := wrenn(t, "", "key", "create", "x", "--role", "king"); code != exitUsage {
+		t.Error(code, errOut)
+	}
+	_, out, _ = wrenn(t, "", "key", "create", "three", "--role", "viewer", "--json")
+	if v := decode[keyView](t, out); len(v.Scopes) != 1 || v.Scopes[0] != "read" {
+		t.Error(out)
+	}
 	if code, out, errOut := wrenn(t, "", "key", "revoke", id); code != 0 || out != id+"\n" {
 		t.Error(code, out, errOut)
 	}
@@ -252,7 +277,7 @@ func TestKeys(t *testing.T) {
 	if code, _, errOut := wrenn(t, "", "ls"); code != exitDenied || !strings.Contains(errOut, "wrenn login") {
 		t.Error(code, errOut)
 	}
-	for _, line := range []string{"key create", "key create x --expires soon", "key revoke"} {
+	for _, line := range []string{"key create", "key create x --expires soon", "key create x --role viewer --scope read", "key revoke"} {
 		if code, _, errOut := wrenn(t, "", split(line)...); code != exitUsage {
 			t.Errorf("%s: %d, %q", line, code, errOut)
 		}

@@ -56,7 +56,7 @@ machine with a kernel, disk and network of its own, made in moments and removed 
 	new(targetFlags).register(root)
 	root.AddCommand(newRun(s, &host), newCreate(s, &host), newGet(s, &host), newExec(s, &host), newShell(s, &host), newCopy(s),
 		newPause(s, &host), newResume(s, &host), newFork(s, &host), newSnapshot(s, &host), newList(s, &host), newRemove(s, &host),
-		newLogs(s), newStats(s), newEvents(s), newHost(s, &host), newAgent(s, &host), newServer(s, extensions), newUp(s, &host, extensions))
+		newLogs(s), newStats(s), newURL(s), newEvents(s), newHost(s, &host), newAgent(s, &host), newServer(s, extensions), newUp(s, &host, extensions))
 	root.AddCommand(newTemplate(s), newLogin(s), newLogout(s), newContext(s), newKey(s))
 	throughRemotes(root, s)
 	completion(root)
