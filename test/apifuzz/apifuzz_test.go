@@ -53,12 +53,27 @@ type obedient struct {
 func (obedient) Run(_ context.Context, cmd guest.Command) (guest.Result, error) {
 	cmd.Started(theProcess)
 	if cmd.Stdin != nil {
-		if _, err := io.Copy(cmd.Stdout, cmd.Stdin); err != nil {
+		if _, err := cmd.Stdout.Write(input(cmd.Stdin)); err != nil {
 			return guest.Result{}, err
 		}
 	}
 	_, err := fmt.Fprintf(cmd.Stderr, "%s\xff\n", cmd.Cmd)
 	return guest.Result{ExitCode: len(cmd.Args), Status: "exit status"}, err
+}
+
+// input is what a command is given, or nothing where that does not come to an end: a command that is given more later is not waited for.
+func input(from io.Reader) []byte {
+	all := make(chan []byte, 1)
+	go func() {
+		data, _ := io.ReadAll(from)
+		all <- data
+	}()
+	select {
+	case data := <-all:
+		return data
+	case <-time.After(streamTime):
+		return nil
+	}
 }
 
 // theProcess is the one that there always is; hooks.py knows it.
