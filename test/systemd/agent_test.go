@@ -127,6 +127,32 @@ func (h *host) allOnOne(before string) {
 	}
 }
 
+// serverAlone has a server run without any privilege on a database that is there, and this machine's agent join it: it asks for a token with the
+// first key, which root alone can read.
+func (h *host) serverAlone() {
+	h.t.Helper()
+	h.sh(`dir=/var/lib/wrenn/database bin=$(ls -d /usr/lib/postgresql/*/bin)
+install -d -o postgres $dir; chmod a+x /var/lib/wrenn
+as() { setpriv --reuid=postgres --regid=postgres --clear-groups "$@" >/dev/null; }
+as $bin/initdb -D $dir -A trust
+as $bin/pg_ctl -D $dir -w -l $dir/log -o "-p 5433 -k $dir" start
+echo 'WRENN_DATABASE_URL=postgresql://postgres@127.0.0.1:5433/postgres
+WRENN_SERVER_FLAGS=--listen 127.0.0.1:8081 --hosts-listen 127.0.0.1:7444' >/etc/wrenn/server.env
+systemctl start wrenn-server
+test "$(ps -o user= -p $(systemctl show -P MainPID wrenn-server))" != root
+test "$(grep CapEff /proc/$(systemctl show -P MainPID wrenn-server)/status | cut -f2)" = 0000000000000000
+ask() { curl -sf -H "Authorization: Bearer $(cat /var/lib/wrenn-server/first-key)" "$@"; }
+token=$(ask --json '{}' http://127.0.0.1:8081/v1/hosts/tokens | sed 's/.*"token":"\([^"]*\)".*/\1/')
+systemctl stop wrenn-agent
+echo "WRENN_AGENT_FLAGS=--join $token --listen 127.0.0.1:7443" >>/etc/wrenn/agent.env
+systemctl start wrenn-agent
+until ask http://127.0.0.1:8081/v1/hosts | grep -q '"state":"up"'; do sleep 0.2; done
+systemctl restart wrenn-server
+until curl -sf -o /dev/null http://127.0.0.1:8081/readyz; do sleep 0.2; done
+systemctl stop wrenn-server wrenn-agent
+as $bin/pg_ctl -D $dir -m fast stop; rm -r $dir`)
+}
+
 // afterRestart looks that what was paused goes on where it was, that what ran is lost and says why, and that nothing else is left.
 func (h *host) afterRestart(running, paused string) {
 	h.t.Helper()
@@ -141,7 +167,8 @@ func (h *host) afterRestart(running, paused string) {
 	}
 	h.sh("wrenn resume " + paused)
 	h.alive(paused)
-	h.sh("wrenn rm " + paused + " " + running + " && systemctl stop wrenn-agent")
+	h.sh("wrenn rm " + paused + " " + running)
+	h.serverAlone()
 	if left := h.sh("wrenn host sweep"); !strings.Contains(left, "nothing to sweep") || !strings.Contains(left, "left behind: nothing") {
 		h.t.Errorf("a sweep finds %s", left)
 	}

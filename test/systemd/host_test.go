@@ -34,7 +34,7 @@ type host struct {
 // newHost boots one on which /root is as a checkout in which everything is built.
 func newHost(t *testing.T) *host {
 	t.Helper()
-	h := &host{t: t, tool: filepath.Join(root, "bin/kvmhost"), name: fmt.Sprintf("systemd-%d-%s", os.Getpid(), strings.ToLower(t.Name())),
+	h := &host{t: t, tool: filepath.Join(root, "bin/kvmhost"), name: fmt.Sprintf("systemd-%d", os.Getpid()),
 		state: filepath.Join(t.TempDir(), "state.img")}
 	t.Cleanup(func() { _ = exec.Command(h.tool, "down", h.name).Run() })
 	h.boot()
