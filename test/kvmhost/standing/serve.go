@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 
 	"wrenn.dev/wrenn/internal/errs"
 )
@@ -44,7 +46,18 @@ func Serve(ctx context.Context, name, notes string, boot func(context.Context) (
 	if errors.As(err, &lost) {
 		return errors.Join(err, os.Remove(filepath.Join(dir, socketFile)), os.WriteFile(filepath.Join(dir, lostFile), []byte(lost.Report()), 0o600))
 	}
-	return errors.Join(err, os.RemoveAll(dir))
+	return errors.Join(err, discard(dir))
+}
+
+// discard removes a host's folder. Who waits for the host's end may make its lock anew in the midst of that.
+func discard(dir string) (err error) {
+	for range 100 {
+		if err = os.RemoveAll(dir); !errors.Is(err, syscall.ENOTEMPTY) {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return err
 }
 
 // prepare clears what an earlier process left and writes who has the lock now.
