@@ -224,6 +224,7 @@ const (
 // most bounds how many of a kind are open on one sandbox: neither takes the other's place.
 var most = [kinds]int{stream: 256, connection: 512}
 
+// String implements fmt.Stringer.
 func (k kind) String() string { return [kinds]string{"streams", "connections to ports"}[k] }
 
 // busy says whether anything is open.
